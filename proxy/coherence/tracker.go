@@ -1,0 +1,261 @@
+package coherence
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultSlots is the size of a tracker: 32 MiB.
+const DefaultSlots = 1 << 22
+
+// Tracker is a process's picture of what last changed when. It has a fixed
+// size: a table of LSNs indexed by hash, so that a collision can only make
+// something stale too early. An unchanged answer of k dependencies loses half
+// its kind every 0.69 · slots / (k · tags moved per second).
+//
+// All methods may be called concurrently; Judge and Stamp take no lock.
+type Tracker struct {
+	maxStaleness time.Duration
+	slots        int
+	catalog      atomic.Pointer[Catalog]
+	epoch        atomic.Pointer[epoch] // nil until the first Begin
+	rows         sync.Map              // table name → *atomic.Uint64, rows changed
+}
+
+// epoch is what is known within one unbroken run of the change stream.
+//
+// Invariant: visible <= known, and every change at or before known is in slots.
+// Known decides what is stale; visible is what a fill is stamped with, because
+// PostgreSQL sends a commit to a logical-replication client before other
+// sessions can see it. Kept by Apply, which raises slots, known, visible in
+// that order; see TestTracker_BumpsBeforeItKnows.
+type epoch struct {
+	name    string
+	slots   []atomic.Uint64
+	used    atomic.Int64
+	known   atomic.Uint64
+	visible atomic.Uint64
+	fresh   atomic.Pointer[time.Time] // every commit acknowledged before it is in slots
+}
+
+// NewTracker makes a tracker that calls nothing fresh yet. slots is a power of
+// two; evidence older than maxStaleness proves nothing.
+func NewTracker(slots int, maxStaleness time.Duration) *Tracker {
+	if slots <= 0 || slots&(slots-1) != 0 {
+		panic(fmt.Sprintf("coherence: %d slots: not a power of two", slots))
+	}
+	return &Tracker{maxStaleness: maxStaleness, slots: slots}
+}
+
+// Begin starts an epoch: everything stored before it is stale. Whoever begins
+// it vouches that every change after at will be applied.
+func (t *Tracker) Begin(name string, at LSN) {
+	e := &epoch{name: name, slots: make([]atomic.Uint64, t.slots)}
+	e.known.Store(uint64(at))
+	t.epoch.Store(e)
+}
+
+// Apply takes a record of the current epoch; one of another epoch says nothing
+// here. It returns ErrGap, and vouches for nothing until the next beat or
+// epoch, if the record begins after what is known.
+func (t *Tracker) Apply(r Record) error {
+	e := t.epoch.Load()
+	if e == nil || r.Epoch != e.name {
+		return nil
+	}
+	if r.From > LSN(e.known.Load()) {
+		e.fresh.Store(nil)
+		return fmt.Errorf("%w: known up to %s, next record begins at %s", ErrGap, LSN(e.known.Load()), r.From)
+	}
+	for _, c := range r.Changes {
+		if raise(e.slot(c.Hash), uint64(c.At)) == 0 {
+			e.used.Add(1)
+		}
+	}
+	raise(&e.known, uint64(r.To))
+	raise(&e.visible, uint64(r.Visible))
+	for _, c := range r.Tables {
+		t.count(c)
+	}
+	return nil
+}
+
+// Beat says that every commit acknowledged before m, by this process's clock,
+// is at or below known.
+func (t *Tracker) Beat(name string, m time.Time) {
+	if e := t.epoch.Load(); e != nil && e.name == name {
+		e.fresh.Store(&m)
+	}
+}
+
+// SetCatalog replaces what the tracker takes for published.
+func (t *Tracker) SetCatalog(c *Catalog) { t.catalog.Store(c) }
+
+// Catalog is what SetCatalog was last given, or nil.
+func (t *Tracker) Catalog() *Catalog { return t.catalog.Load() }
+
+// Stamp is the position that a fetch beginning now may be stamped with: data
+// read from here on reflects every commit up to it. It is the zero Position as
+// long as nothing is known.
+//
+// Why visible, and why before: 1. A row changes; its commit is decoded and its
+// tag moves to L. 2. A fill begins, and its snapshot still sees the old row.
+// 3. The fill is stored as of known, which is L: stale for ever, and fresh by
+// comparison. As of visible, which is before L, it is stale from birth.
+func (t *Tracker) Stamp() Position {
+	e := t.epoch.Load()
+	if e == nil || e.visible.Load() == 0 {
+		return Position{}
+	}
+	return Position{Epoch: e.name, LSN: LSN(e.visible.Load())}
+}
+
+// AsOf is the position of data that its source states to be as of stated
+// (the text of an As-Of-LSN header), and whose fetch began at stamp. A
+// statement that does not parse, is of another epoch or is later than what is
+// known counts for nothing, and the stamp stands.
+func (t *Tracker) AsOf(stamp Position, stated string) (asOf Position, valid bool) {
+	p, err := ParsePosition(stated)
+	e := t.epoch.Load()
+	if err != nil || e == nil || p.Epoch != e.name || p.Epoch != stamp.Epoch || p.LSN > LSN(e.known.Load()) {
+		return stamp, false
+	}
+	return p, true
+}
+
+// Verdict is what can be said of a stored answer.
+type Verdict uint8
+
+const (
+	// Fresh answers contain every commit that was acknowledged more than
+	// max-staleness before the question.
+	Fresh Verdict = iota
+	// Changed answers depend on something that changed since.
+	Changed
+	// OtherEpoch answers are of an earlier run of the change stream.
+	OtherEpoch
+	// Unproven answers may be fresh, but the evidence is too old to say so.
+	Unproven
+)
+
+func (v Verdict) String() string {
+	return [...]string{"fresh", "changed", "epoch", "unproven"}[v]
+}
+
+// Judge compares an answer's position with what its dependencies have become.
+//
+// Freshness is read before the slots: 1. Judge finds the slots unchanged.
+// 2. A commit moves one, and a beat vouches for it. 3. Judge reads that beat,
+// and calls fresh what it compared before. Read first, the beat vouches only
+// for changes that are in the slots already.
+func (t *Tracker) Judge(asOf Position, deps Dependencies, now time.Time) Verdict {
+	e := t.epoch.Load()
+	if e == nil {
+		return Unproven
+	}
+	if asOf.Epoch != e.name {
+		return OtherEpoch
+	}
+	m := e.fresh.Load()
+	for _, d := range deps {
+		if LSN(e.slot(d).Load()) > asOf.LSN {
+			return Changed
+		}
+	}
+	if m == nil || since(*m, now) > t.maxStaleness {
+		return Unproven
+	}
+	return Fresh
+}
+
+// Cause names a table whose change made an answer with these tags stale, or ""
+// where it cannot be told. whole answers depended on the whole database.
+func (t *Tracker) Cause(asOf Position, tags []Tag, whole bool) string {
+	e, c := t.epoch.Load(), t.catalog.Load()
+	if e == nil || c == nil || asOf.Epoch != e.name {
+		return ""
+	}
+	if !whole {
+		for _, tag := range tags {
+			if e.movedAt(tag.Table()) > asOf.LSN {
+				return string(tag.Table())
+			}
+		}
+		return ""
+	}
+	last := e.movedAt(Any)
+	for name := range c.Tables {
+		if e.movedAt(TableTag(name)) == last && last > asOf.LSN {
+			return name
+		}
+	}
+	return ""
+}
+
+// Progress is a tracker's state, for people.
+type Progress struct {
+	Epoch          string
+	Known, Visible LSN
+	FreshAge       time.Duration // since "fresh as of"; negative if there is no evidence
+	Slots, Used    int
+	Rows           map[string]uint64 // rows changed, by table
+}
+
+// Progress reports where the tracker stands.
+func (t *Tracker) Progress(now time.Time) Progress {
+	p := Progress{FreshAge: -1, Slots: t.slots, Rows: map[string]uint64{}}
+	t.rows.Range(func(table, n any) bool {
+		p.Rows[table.(string)] = n.(*atomic.Uint64).Load()
+		return true
+	})
+	e := t.epoch.Load()
+	if e == nil {
+		return p
+	}
+	if m := e.fresh.Load(); m != nil {
+		p.FreshAge = since(*m, now)
+	}
+	p.Epoch, p.Used = e.name, int(e.used.Load())
+	p.Visible, p.Known = LSN(e.visible.Load()), LSN(e.known.Load())
+	return p
+}
+
+// Vouches reports whether the evidence is young enough to call anything fresh.
+func (t *Tracker) Vouches(now time.Time) bool {
+	e := t.epoch.Load()
+	if e == nil {
+		return false
+	}
+	m := e.fresh.Load()
+	return m != nil && since(*m, now) <= t.maxStaleness
+}
+
+func (e *epoch) slot(h Hash) *atomic.Uint64 { return &e.slots[int(h)&(len(e.slots)-1)] }
+
+func (e *epoch) movedAt(t Tag) LSN { return LSN(e.slot(t.Hash()).Load()) }
+
+func (t *Tracker) count(c TableChanges) {
+	n, ok := t.rows.Load(c.Table)
+	if !ok {
+		n, _ = t.rows.LoadOrStore(c.Table, new(atomic.Uint64))
+	}
+	n.(*atomic.Uint64).Add(uint64(c.Rows))
+}
+
+// raise sets v to at least x, and returns what it was.
+func raise(v *atomic.Uint64, x uint64) uint64 {
+	for {
+		old := v.Load()
+		if old >= x || v.CompareAndSwap(old, x) {
+			return old
+		}
+	}
+}
+
+// since is the time from m to now, by the clock that says more: the monotonic
+// one stops while the machine is suspended, the other may be set back.
+func since(m, now time.Time) time.Duration {
+	return max(now.Sub(m), now.Round(0).Sub(m.Round(0)))
+}
