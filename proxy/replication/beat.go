@@ -1,0 +1,118 @@
+package replication
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// beatEvery is how often freshness is measured while nobody asks for it.
+const beatEvery = 200 * time.Millisecond
+
+// nudgeAfter is how long a beat waits before it writes to the WAL itself. An
+// idle server never sends a position at a page boundary, where the insert
+// position already counts the header of a page that nobody has begun; and a
+// commit with synchronous_commit = off is sent only when something flushes it.
+const nudgeAfter = 20 * time.Millisecond
+
+// beats lets callers wait for a beat that begins after they ask.
+type beats struct {
+	wake    chan struct{}
+	mu      *sync.Mutex // guards the following
+	waiting []chan struct{}
+}
+
+func newBeats() beats { return beats{wake: make(chan struct{}, 1), mu: new(sync.Mutex)} }
+
+// wait returns once a beat that began after the call has ended well.
+func (b *beats) wait(ctx context.Context) error {
+	done := make(chan struct{})
+	b.mu.Lock()
+	b.waiting = append(b.waiting, done)
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *beats) take() []chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	taken := b.waiting
+	b.waiting = nil
+	return taken
+}
+
+func (b *beats) giveBack(taken []chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting = append(taken, b.waiting...)
+}
+
+// beat measures freshness again and again. One beat: 1. It notes the time, m.
+// 2. It samples the server's insert position: whatever was committed and
+// acknowledged before m lies before that. 3. It waits until the stream has come
+// past it. So everything committed before m has been applied, and no clock was
+// compared with another.
+func (s *session) beat(ctx context.Context) error {
+	every := time.NewTicker(beatEvery)
+	defer every.Stop()
+	for {
+		waiting := s.beats.take()
+		m := time.Now()
+		if err := s.catchUp(ctx); err != nil {
+			s.beats.giveBack(waiting)
+			return err
+		}
+		s.sink.Beat(s.epoch, m)
+		s.streaming()
+		for _, done := range waiting {
+			close(done)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-every.C:
+		case <-s.beats.wake:
+		}
+	}
+}
+
+// catchUp returns once everything committed before the call has been applied.
+// It asks the server how far it has sent, more and more rarely: while a large
+// transaction is being decoded there is nothing to do but wait.
+func (s *session) catchUp(ctx context.Context) error {
+	target, err := s.observer.sample(ctx)
+	if err != nil {
+		return err
+	}
+	s.target.Store(uint64(target))
+	pause, nudge := time.Millisecond, time.Now().Add(nudgeAfter)
+	for s.received.Load() < uint64(target) {
+		if err := s.stream.report(true); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.arrived:
+			continue
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
+		}
+		if time.Now().After(nudge) {
+			if err := s.announce(ctx, ""); err != nil {
+				return err
+			}
+			nudge = time.Now().Add(beatEvery)
+		}
+	}
+	return nil
+}

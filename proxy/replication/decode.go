@@ -1,0 +1,323 @@
+package replication
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pglogrepl"
+
+	"walcache/proxy/coherence"
+)
+
+// Prefix is that of the logical messages (pg_logical_emit_message) that this
+// package reads. Their content is lines of "floor <table>", "floor *" or
+// "bump <tag>": what logical decoding does not carry, such as DDL, said by
+// whoever does it, in its own transaction.
+const Prefix = "walcache"
+
+// wideRows is how many rows of a table a transaction may change by name; past
+// it the table's floor is raised instead, so that a bulk load neither fills
+// the tracker nor this process.
+const wideRows = 1 << 15
+
+// commit is a transaction that has ended well, as tags and floors.
+type commit struct {
+	xid     uint32 // 0 where there was no transaction
+	end     coherence.LSN
+	changes []coherence.Change
+	tables  []coherence.TableChanges
+}
+
+// decoder turns pgoutput messages, protocol version 2, into commits
+// (PostgreSQL documentation, "Logical Replication Message Formats").
+//
+// A large transaction is streamed in blocks before it commits, and others
+// commit between the blocks. Its changes wait in streams; those of its
+// rolled-back savepoints are moved with the rest, which is early and not
+// wrong. Relations that it describes may be its own uncommitted work, so they
+// stay its own until it commits.
+type decoder struct {
+	latest    func() *catalog              // the last reading of the system catalogs
+	reload    func() (*catalog, error)     // reads them again
+	notice    func(what string, err error) // something was not understood, and widened
+	relations map[uint32]*relation
+	open      *transaction            // between Begin and Commit
+	block     *transaction            // between Stream Start and Stream Stop
+	streams   map[uint32]*transaction // by the xid of the top-level transaction
+}
+
+// transaction gathers what a transaction changed.
+type transaction struct {
+	xid       uint32
+	relations map[uint32]*relation // described within a streamed transaction
+	changes   map[coherence.Hash]struct{}
+	rows      map[*relation]int
+}
+
+func newDecoder(latest func() *catalog, reload func() (*catalog, error), notice func(string, error)) *decoder {
+	return &decoder{
+		latest: latest, reload: reload, notice: notice,
+		relations: map[uint32]*relation{}, streams: map[uint32]*transaction{},
+	}
+}
+
+func newTransaction(xid uint32) *transaction {
+	return &transaction{xid: xid, changes: map[coherence.Hash]struct{}{}, rows: map[*relation]int{}}
+}
+
+// inFlight reports that a transaction's messages are being received, so that a
+// keepalive says nothing about what has been applied.
+func (d *decoder) inFlight() bool { return d.open != nil || d.block != nil }
+
+// decode takes one message, found at an LSN. It returns a commit if the message
+// completes one. What it cannot understand raises the floor of everything:
+// nothing in the stream may keep the listener down, and nothing may be missed.
+func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			done, err = d.widen(at, fmt.Errorf("message %q: %v", data[:1], p)), nil
+		}
+	}()
+	if d.skip(data) {
+		return nil, nil
+	}
+	msg, err := pglogrepl.ParseV2(data, d.block != nil)
+	if err != nil {
+		return d.widen(at, fmt.Errorf("message %q: %w", data[:1], err)), nil
+	}
+	return d.message(at, msg)
+}
+
+func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, error) {
+	switch m := msg.(type) {
+	case *pglogrepl.BeginMessage:
+		d.open = newTransaction(m.Xid)
+	case *pglogrepl.CommitMessage:
+		t := d.open
+		d.open = nil
+		return t.commit(coherence.LSN(m.TransactionEndLSN)), nil
+	case *pglogrepl.StreamStartMessageV2:
+		if d.streams[m.Xid] == nil {
+			d.streams[m.Xid] = newTransaction(m.Xid)
+			d.streams[m.Xid].relations = map[uint32]*relation{}
+		}
+		d.block = d.streams[m.Xid]
+	case *pglogrepl.StreamStopMessageV2:
+		d.block = nil
+	case *pglogrepl.StreamAbortMessageV2:
+		if m.Xid == m.SubXid {
+			delete(d.streams, m.Xid)
+		}
+	case *pglogrepl.StreamCommitMessageV2:
+		return d.streamCommit(m), nil
+	case *pglogrepl.RelationMessageV2:
+		return nil, d.relation(&m.RelationMessage)
+	case *pglogrepl.InsertMessageV2:
+		d.row(m.RelationID, nil, false, m.Tuple)
+	case *pglogrepl.UpdateMessageV2:
+		d.row(m.RelationID, m.OldTuple, true, m.NewTuple)
+	case *pglogrepl.DeleteMessageV2:
+		d.row(m.RelationID, m.OldTuple, true, nil)
+	case *pglogrepl.TruncateMessageV2:
+		d.truncate(m.RelationIDs)
+	case *pglogrepl.LogicalDecodingMessageV2:
+		return d.announcement(&m.LogicalDecodingMessage), nil
+	case *pglogrepl.TypeMessageV2, *pglogrepl.OriginMessage:
+	default:
+		return d.widen(at, fmt.Errorf("unexpected message %T", msg)), nil
+	}
+	return nil, nil
+}
+
+// skip looks at a row change before it is parsed: a bulk load of a table whose
+// floor the transaction raises already costs no more than this.
+func (d *decoder) skip(data []byte) bool {
+	if k := data[0]; k != 'I' && k != 'U' && k != 'D' {
+		return false
+	}
+	if d.block != nil {
+		data = data[4:] // the xid of the subtransaction
+	}
+	rel := d.lookup(binary.BigEndian.Uint32(data[1:]))
+	if rel == nil {
+		return false
+	}
+	if rel.ignored {
+		return true
+	}
+	t := d.current()
+	if t.rows[rel] < wideRows {
+		return false
+	}
+	t.rows[rel]++
+	return true
+}
+
+func (d *decoder) current() *transaction {
+	if d.block != nil {
+		return d.block
+	}
+	return d.open
+}
+
+// lookup finds what the stream said of a relation, joined with the latest
+// catalog.
+func (d *decoder) lookup(oid uint32) *relation {
+	known := d.relations
+	if d.block != nil && d.block.relations[oid] != nil {
+		known = d.block.relations
+	}
+	rel := known[oid]
+	if latest := d.latest(); rel != nil && rel.catalog != latest {
+		rel = latest.relation(rel.message)
+		known[oid] = rel
+	}
+	return rel
+}
+
+// relation learns what the rows of a relation look like from here on. A
+// relation that looks different from before was altered: its floor is raised,
+// under its old names and its new ones.
+func (d *decoder) relation(m *pglogrepl.RelationMessage) error {
+	rel := d.latest().relation(m)
+	if !rel.settled {
+		c, err := d.reload()
+		if err != nil {
+			return fmt.Errorf("describe %s.%s: %w", m.Namespace, m.RelationName, err)
+		}
+		rel = c.relation(m)
+	}
+	t := d.current()
+	if old := d.lookup(m.RelationID); old != nil && !old.looksLike(rel) && t != nil {
+		t.floor(old)
+		t.floor(rel)
+	}
+	if d.block != nil {
+		d.block.relations[m.RelationID] = rel
+	} else {
+		d.relations[m.RelationID] = rel
+	}
+	return nil
+}
+
+func (d *decoder) row(oid uint32, before *pglogrepl.TupleData, changes bool, after *pglogrepl.TupleData) {
+	t, rel := d.current(), d.lookup(oid)
+	if rel == nil {
+		d.notice("row of an unknown relation", fmt.Errorf("oid %d", oid))
+		t.everything()
+		return
+	}
+	if rel.ignored {
+		return
+	}
+	if t.rows[rel]++; t.rows[rel] == wideRows {
+		t.floor(rel)
+		return
+	}
+	rel.row(t, before, changes, after)
+}
+
+func (d *decoder) truncate(oids []uint32) {
+	t := d.current()
+	for _, oid := range oids {
+		if rel := d.lookup(oid); rel == nil {
+			d.notice("truncate of an unknown relation", fmt.Errorf("oid %d", oid))
+			t.everything()
+		} else if !rel.ignored {
+			t.rows[rel]++
+			t.floor(rel)
+		}
+	}
+}
+
+// announcement reads a logical message. One outside a transaction
+// ("transactional" false) is complete in itself, and lies at its own LSN.
+func (d *decoder) announcement(m *pglogrepl.LogicalDecodingMessage) *commit {
+	if m.Prefix != Prefix {
+		return nil
+	}
+	t := d.current()
+	if t == nil || !m.Transactional {
+		t = newTransaction(0)
+	}
+	for line := range strings.Lines(string(m.Content)) {
+		t.announced(strings.TrimSpace(line), d.notice)
+	}
+	if t.xid == 0 {
+		return t.commit(coherence.LSN(m.LSN) + 1)
+	}
+	return nil
+}
+
+func (d *decoder) streamCommit(m *pglogrepl.StreamCommitMessageV2) *commit {
+	t := d.streams[m.Xid]
+	delete(d.streams, m.Xid)
+	if t == nil {
+		t = newTransaction(m.Xid)
+		t.everything()
+		d.notice("commit of an unknown streamed transaction", fmt.Errorf("xid %d", m.Xid))
+	}
+	for oid, rel := range t.relations {
+		d.relations[oid] = rel
+	}
+	return t.commit(coherence.LSN(m.TransactionEndLSN))
+}
+
+// widen makes up for a message that was not understood: within a transaction
+// everything changes with it, outside one everything changes at once.
+func (d *decoder) widen(at coherence.LSN, err error) *commit {
+	d.notice("message not understood", err)
+	if t := d.current(); t != nil {
+		t.everything()
+		return nil
+	}
+	t := newTransaction(0)
+	t.everything()
+	return t.commit(at + 1)
+}
+
+func (t *transaction) add(h coherence.Hash) { t.changes[h] = struct{}{} }
+
+func (t *transaction) everything() {
+	t.add(coherence.TableFloor(coherence.Everything))
+	t.add(coherence.Any.Hash())
+}
+
+// floor says that any row of the relation may have changed.
+func (t *transaction) floor(rel *relation) {
+	t.add(coherence.Any.Hash())
+	for _, target := range rel.targets {
+		t.add(target.tag)
+		t.add(target.floor)
+	}
+}
+
+func (t *transaction) announced(line string, notice func(string, error)) {
+	verb, name, _ := strings.Cut(line, " ")
+	switch {
+	case line == "":
+	case verb == "floor" && name == coherence.Everything:
+		t.everything()
+	case verb == "floor" && name != "":
+		t.add(coherence.TableFloor(name))
+		t.add(coherence.TableTag(name).Hash())
+		t.add(coherence.Any.Hash())
+	case verb == "bump" && name != "":
+		t.add(coherence.Tag(name).Hash())
+	default:
+		notice("logical message not understood", fmt.Errorf("%.100q", line))
+		t.everything()
+	}
+}
+
+func (t *transaction) commit(end coherence.LSN) *commit {
+	c := &commit{xid: t.xid, end: end, changes: make([]coherence.Change, 0, len(t.changes))}
+	for h := range t.changes {
+		c.changes = append(c.changes, coherence.Change{Hash: h, At: end})
+	}
+	for rel, n := range t.rows {
+		c.tables = append(c.tables, coherence.TableChanges{Table: rel.targets[0].name, Rows: n})
+	}
+	return c
+}
