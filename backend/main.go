@@ -1,0 +1,192 @@
+// Command backend is the data service: property listings from PostgreSQL, as
+// JSON over HTTP, each answer with the tags of what it was read from. It also
+// migrates and seeds the database.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/joho/godotenv"
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"walcache/backend/service"
+	"walcache/schema"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// run does what the arguments say and returns the exit code: 0, 1 for a
+// failure, 2 for wrong usage.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	// What the environment already has wins over the file.
+	if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return report(stderr, fmt.Errorf("read .env: %w", err))
+	}
+	return report(stderr, newApp(stdout, stderr).RunContext(ctx, args))
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	database := &cli.StringFlag{
+		Name: "database-url", EnvVars: []string{"DATABASE_URL"},
+		Usage: "PostgreSQL `URL`, as postgres://user@host/name; the pool's size is set in it, as ?pool_max_conns=10",
+	}
+	addr := &cli.StringFlag{
+		Name: "addr", Value: ":8002",
+		Usage: "`HOST:PORT` to answer on; port 0 picks a free one",
+	}
+	rows := &cli.IntFlag{
+		Name:  "rows",
+		Usage: "add `N` made-up properties instead, to see how it goes with many",
+	}
+	app := &cli.App{
+		Name:           "backend",
+		Usage:          "the data service behind the cache",
+		Writer:         stdout,
+		ErrWriter:      stderr,
+		ExitErrHandler: func(*cli.Context, error) {}, // run alone decides the exit code
+		OnUsageError:   asUsageError,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("no command %q", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			{
+				Name: "serve", Usage: "answer requests", Action: serve,
+				Flags: []cli.Flag{addr, database},
+			},
+			{
+				Name: "migrate", Usage: "apply the migrations that are missing, take back the last one, or list them", Action: migrate,
+				ArgsUsage: "[up|down|status]", Flags: []cli.Flag{database},
+			},
+			{
+				Name: "seed", Usage: "add five sample properties, unless they are there", Action: seed,
+				Flags: []cli.Flag{rows, database},
+			},
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = asUsageError
+	}
+	return app
+}
+
+func serve(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("serve takes no %q", c.Args().First())
+	}
+	dsn, err := databaseURL(c)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", c.String("addr"))
+	if err != nil {
+		return err
+	}
+	return service.Run(c.Context, service.Config{
+		Listener:    l,
+		DatabaseURL: dsn,
+		Log:         slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+	})
+}
+
+func migrate(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return usagef("migrate takes one of up, down and status, and its flags before that")
+	}
+	var step func(context.Context, string) error
+	switch direction := c.Args().First(); direction {
+	case "", "up":
+		step = schema.Up
+	case "down":
+		step = schema.Down
+	case "status":
+		step = func(context.Context, string) error { return nil }
+	default:
+		return usagef("migrate takes up, down or status, not %q", direction)
+	}
+	dsn, err := databaseURL(c)
+	if err != nil {
+		return err
+	}
+	if err := step(c.Context, dsn); err != nil {
+		return err
+	}
+	migrations, err := schema.Status(c.Context, dsn)
+	for _, m := range migrations {
+		state := "pending"
+		if !m.AppliedAt.IsZero() {
+			state = "applied " + m.AppliedAt.Format(time.RFC3339)
+		}
+		fmt.Fprintf(c.App.Writer, "%s  %s\n", m.Name, state)
+	}
+	return err
+}
+
+func seed(c *cli.Context) error {
+	rows := c.Int("rows")
+	switch {
+	case c.Args().Present():
+		return usagef("seed takes no %q", c.Args().First())
+	case c.IsSet("rows") && rows < 1:
+		return usagef("--rows must be at least 1, not %d", rows)
+	}
+	dsn, err := databaseURL(c)
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("rows") {
+		return service.Seed(c.Context, dsn, c.App.Writer)
+	}
+	if err := service.SeedRows(c.Context, dsn, rows, progress(c.App.ErrWriter, rows)); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "Created %d properties\n", rows)
+	return err
+}
+
+// progress draws a bar where somebody watches, and nothing elsewhere.
+func progress(w io.Writer, rows int) func(sent int) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return func(int) {}
+	}
+	bar := progressbar.NewOptions(rows,
+		progressbar.OptionSetWriter(w), progressbar.OptionShowCount(),
+		progressbar.OptionSetDescription("properties"), progressbar.OptionClearOnFinish())
+	return func(sent int) {
+		// A bar that cannot be drawn is no reason to stop.
+		_ = bar.Add(sent)
+	}
+}
+
+// databaseURL returns the flag's or the environment's, checked as far as it
+// can be without connecting.
+func databaseURL(c *cli.Context) (string, error) {
+	url := c.String("database-url")
+	if url == "" {
+		return "", usagef("no database: set DATABASE_URL, or --database-url=postgres://user@host/name")
+	}
+	if _, err := pgx.ParseConfig(url); err != nil {
+		return "", usageError{fmt.Errorf("--database-url: %w", err)}
+	}
+	return url, nil
+}
