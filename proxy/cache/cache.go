@@ -1,0 +1,215 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"walcache/proxy/origin"
+)
+
+// Config is what a Cache is made from. Defaults has a value for everything but
+// the first three.
+type Config struct {
+	Origin *origin.Origin
+	Store  Store
+	Truth  Truth
+
+	// TTL is the lifetime of an answer whose origin gave none; with 0 it is a
+	// tenth of the time since its last modification. MaxTTL bounds every lifetime.
+	TTL, MaxTTL time.Duration
+	// Grace is how old data may be, since it was read, to be served although it
+	// changed, while one request refreshes it.
+	Grace time.Duration
+	// ServeChangedIfError is the same while the upstream fails.
+	ServeChangedIfError time.Duration
+	// MaxObject is the length, in bytes, of the longest body that is stored.
+	MaxObject int64
+	// MaxFetches is how many requests may be at the upstream at a time, GET and
+	// HEAD, and as many of all other methods. Others wait, for QueueTimeout.
+	MaxFetches   int
+	QueueTimeout time.Duration
+	// CatchUp returns once Truth knows of everything committed before the call.
+	// If it is not nil, the answer to a write waits for it, for WriteWait.
+	CatchUp   func(context.Context) error
+	WriteWait time.Duration
+	// TrustTags lets Cache-Groups narrow what an answer depends on without a
+	// position beside it.
+	TrustTags bool
+	// StoreSetCookie stores answers with Set-Cookie whose origin gave a lifetime.
+	StoreSetCookie bool
+	// IgnoreCookies are patterns of the names of cookies that say nothing of who
+	// is asking. "*" stands for any characters.
+	IgnoreCookies []string
+	// PrivateHeaders are fields that say who is asking, like Authorization.
+	PrivateHeaders []string
+	// Bypass are patterns of paths that are never answered from the cache. "*"
+	// stands for any characters, slashes too.
+	Bypass []string
+}
+
+// Defaults is a configuration that lacks Origin, Store and Truth.
+func Defaults() Config {
+	return Config{
+		TTL:          15 * time.Minute,
+		MaxTTL:       24 * time.Hour,
+		MaxObject:    8 << 20,
+		MaxFetches:   128,
+		QueueTimeout: 5 * time.Second,
+		WriteWait:    50 * time.Millisecond,
+		PrivateHeaders: []string{
+			"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Session-Id",
+			"X-User-Id", "X-Forwarded-User", "X-Remote-User", "X-Csrf-Token",
+		},
+	}
+}
+
+// Cache is an http.Handler that answers from a store what it can prove fresh,
+// and everything else from the origin.
+type Cache struct {
+	origin    *origin.Origin
+	store     Store
+	truth     Truth
+	policy    policy
+	tolerance tolerance
+
+	trustTags      bool
+	catchUp        func(context.Context) error
+	writeWait      time.Duration
+	ignoreCookies  []glob
+	privateHeaders []string
+	bypass         []glob
+
+	fetches, writes *limiter
+	flights         *flights
+	marks           *marks
+	count           counters
+
+	seed  maphash.Seed
+	locks [64]sync.Mutex // by hash of a key: held to replace its page
+}
+
+// New makes a Cache.
+func New(c Config) (*Cache, error) {
+	if c.Origin == nil || c.Store == nil || c.Truth == nil {
+		return nil, errors.New("cache: Origin, Store and Truth are needed")
+	}
+	if c.MaxFetches < 1 {
+		return nil, fmt.Errorf("cache: at most %d fetches would be none", c.MaxFetches)
+	}
+	ignore, err := parseGlobs(c.IgnoreCookies)
+	if err != nil {
+		return nil, fmt.Errorf("cache: cookies to ignore: %w", err)
+	}
+	bypass, err := parseGlobs(c.Bypass)
+	if err != nil {
+		return nil, fmt.Errorf("cache: paths to bypass: %w", err)
+	}
+	return &Cache{
+		origin:         c.Origin,
+		store:          c.Store,
+		truth:          c.Truth,
+		policy:         policy{c.TTL, c.MaxTTL, c.MaxObject, c.StoreSetCookie},
+		tolerance:      tolerance{c.Grace, c.ServeChangedIfError},
+		trustTags:      c.TrustTags,
+		catchUp:        c.CatchUp,
+		writeWait:      c.WriteWait,
+		ignoreCookies:  ignore,
+		privateHeaders: fieldNames(c.PrivateHeaders),
+		bypass:         bypass,
+		fetches:        newLimiter(c.MaxFetches, c.QueueTimeout),
+		writes:         newLimiter(c.MaxFetches, c.QueueTimeout),
+		flights:        newFlights(),
+		marks:          newMarks(),
+		seed:           maphash.MakeSeed(),
+	}, nil
+}
+
+// ServeHTTP answers from the store, or from the origin.
+func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	view, err := c.origin.View(r)
+	if err != nil {
+		sendFailure(w, &origin.Failure{Status: http.StatusBadRequest, Err: err}, forwarded{detail: "target"})
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		c.bypassed(w, r, view, c.writes, forwarded{why: "method"})
+		return
+	}
+	if why := c.cannotUse(r, view); why != "" {
+		c.bypassed(w, r, view, nil, forwarded{why: "bypass", detail: why})
+		return
+	}
+	q := c.newRequest(r, view)
+	page, layer := c.store.Get(r.Context(), q.key)
+	f := c.look(&q, page, layer, now)
+	switch {
+	case f.fresh && !q.asks.noStore:
+		c.hit(w, &q, f, now)
+	case q.asks.onlyIfCached:
+		sendFailure(w, &origin.Failure{Status: http.StatusGatewayTimeout, Err: errNotCached}, forwarded{detail: "only-if-cached"})
+	case q.asks.noStore:
+		c.bypassed(w, r, view, c.fetches, forwarded{why: "request", detail: "no-store"})
+	case len(r.Header["Range"]) > 0:
+		c.bypassed(w, r, view, c.fetches, forwarded{why: "bypass", detail: "range"})
+	case f.whileRefreshing:
+		c.refresh(r, q, page, f)
+		c.sendStale(w, &q, f.entry, f.reason, 0)
+	case q.head:
+		c.countMiss(f)
+		c.pass(w, r, view, c.fetches, missed(f.reason, "head"))
+	default:
+		c.miss(w, r, q, page, f)
+	}
+}
+
+var errNotCached = errors.New("only-if-cached, and there is no fresh answer")
+
+func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, limit *limiter, how forwarded) {
+	reason := how.detail
+	if reason == "" {
+		reason = how.why
+	}
+	c.count.bypassed.add(reason)
+	c.pass(w, r, v, limit, how)
+}
+
+// put stores an entry under a key.
+func (c *Cache) put(key Key, e *Entry) {
+	mu := &c.locks[maphash.Comparable(c.seed, key)%uint64(len(c.locks))]
+	mu.Lock()
+	defer mu.Unlock()
+	page, _ := c.store.Get(context.Background(), key)
+	keep := max(c.tolerance.grace, c.tolerance.changedIfError)
+	c.store.Set(key, page.with(e, keep, time.Now()))
+	c.count.stored.Add(1)
+}
+
+// countMiss counts a request that the store could not answer.
+func (c *Cache) countMiss(f found) {
+	c.count.misses.add(f.reason)
+	if f.reason != missChanged {
+		return
+	}
+	if table := c.truth.Cause(f.entry.asOf, f.entry.tags, f.entry.whole); table != "" {
+		c.count.turned.add(table)
+	}
+}
+
+// flightKey names the requests that a fetch can answer: those alike in what the
+// answers under the key were seen to vary by, or before there are any, in the
+// content coding.
+func (q *request) flightKey(page *Page) string {
+	vary := []string{"Accept-Encoding"}
+	if page != nil {
+		vary = page.entries[0].terms.vary
+	}
+	return q.key.String() + "\n" + strings.Join(slices.Concat(vary, fieldValues(q.header, vary)), "\n")
+}

@@ -1,0 +1,90 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"walcache/proxy/origin"
+)
+
+// failing reports whether a response says that the upstream fails (RFC 5861,
+// section 4).
+func failing(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// fallback is what may be served while the upstream fails, or nil.
+func (c *Cache) fallback(miss found) *Entry {
+	if miss.entry == nil {
+		return nil
+	}
+	if s := c.stand(miss.entry, time.Now()); s.fresh || s.ifError {
+		return miss.entry
+	}
+	return nil
+}
+
+// failed answers the client of a fetch with something else than the upstream's
+// response.
+func (t *fetch) failed(w http.ResponseWriter, err error) {
+	switch err {
+	case errNotModified:
+		t.sendNotModified(w)
+		return
+	case errServeStale:
+		t.c.sendStale(w, &t.q, t.miss.entry, t.miss.reason, t.response.StatusCode)
+		return
+	}
+	var f *origin.Failure
+	if !errors.As(err, &f) {
+		f = &origin.Failure{Status: http.StatusBadGateway, Err: err}
+	}
+	t.land(outcome{failure: f})
+	if f.Status != http.StatusServiceUnavailable && !errors.Is(err, context.Canceled) {
+		t.c.count.failed.Add(1)
+	}
+	t.c.answerFailure(w, &t.q, t.miss, f, false)
+}
+
+// answerFailure answers a request whose fetch failed: from what is there, if
+// that is allowed.
+func (c *Cache) answerFailure(w http.ResponseWriter, q *request, miss found, f *origin.Failure, collapsed bool) {
+	if e := c.fallback(miss); e != nil {
+		c.sendStale(w, q, e, miss.reason, 0)
+		return
+	}
+	how := missed(miss.reason, "")
+	how.collapsed = collapsed
+	sendFailure(w, f, how)
+}
+
+// sendStale answers with an entry that is not fresh. status is that of the
+// upstream's response, or 0.
+func (c *Cache) sendStale(w http.ResponseWriter, q *request, e *Entry, reason string, status int) {
+	c.count.stale.add(reason)
+	c.send(w, q, e, forwarded{why: "stale", status: status, detail: reason})
+}
+
+// hasAlready evaluates the client's preconditions on the upstream's response.
+func (t *fetch) hasAlready() bool {
+	modified, _ := http.ParseTime(t.header.Get("Last-Modified")) // zero if there is none
+	return notModified(t.q.header, t.header.Get("ETag"), modified)
+}
+
+// sendNotModified answers with a 304 in the place of a 200 that the client has.
+func (t *fetch) sendNotModified(w http.ResponseWriter) {
+	var fields []field
+	for name, values := range t.header {
+		if repeatedBy304(name) {
+			fields = append(fields, field{name, values})
+		}
+	}
+	status := append(t.header["Cache-Status"], t.how.String())
+	answer{http.StatusNotModified, fields, t.header["Age"], status, nil}.write(w, t.q.head)
+}

@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Key names a page: what is asked for, byte for byte as it goes upstream.
+type Key struct {
+	Scheme, Host, Target string
+}
+
+// maxKey is the longest key, in bytes, that a page is stored under.
+const maxKey = 4 << 10
+
+// Size is the length of the key in bytes.
+func (k Key) Size() int { return len(k.Scheme) + len(k.Host) + len(k.Target) }
+
+func (k Key) String() string { return k.Scheme + "://" + k.Host + k.Target }
+
+// fieldValue is a request's value for a field that Vary names, in a form in
+// which two requests that mean the same are equal more often (RFC 9111,
+// section 4.1): lines are joined, white space around them goes, and
+// Accept-Encoding is reduced to one coding.
+func fieldValue(h http.Header, name string) string {
+	lines := h[name]
+	if name == "Accept-Encoding" {
+		return reduceEncoding(lines)
+	}
+	switch len(lines) {
+	case 0:
+		return ""
+	case 1:
+		return strings.TrimSpace(lines[0])
+	}
+	trimmed := make([]string, len(lines))
+	for i, line := range lines {
+		trimmed[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(trimmed, ", ")
+}
+
+// fieldValues are a request's values for several fields.
+func fieldValues(h http.Header, names []string) []string {
+	values := make([]string, len(names))
+	for i, name := range names {
+		values[i] = fieldValue(h, name)
+	}
+	return values
+}
+
+// fieldNames reads a field that lists field names, such as Vary.
+func fieldNames(lines []string) []string {
+	var names []string
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				names = append(names, http.CanonicalHeaderKey(name))
+			}
+		}
+	}
+	return names
+}

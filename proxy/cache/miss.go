@@ -1,0 +1,111 @@
+package cache
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// rounds is how many flights a request waits for. Two are enough, unless what
+// it waits for turns out to be a variant for others.
+const rounds = 3
+
+// miss answers a request for which there is nothing fresh in the store: from a
+// fetch that it leads, one that it waits for, or one of its own.
+func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Page, miss found) {
+	arrival := c.flights.now()
+	for range rounds {
+		if !c.mayWait(&q, page) {
+			break
+		}
+		f, lead := c.flights.join(q.flightKey(page))
+		if lead {
+			c.lead(w, r, q, miss, f)
+			return
+		}
+		select {
+		case <-f.done:
+		case <-r.Context().Done():
+			return
+		}
+		if f.outcome.alone() {
+			break
+		}
+		if c.share(w, &q, f, f.beganAfter(arrival), miss) {
+			return
+		}
+		page, _ = c.store.Get(r.Context(), q.key)
+	}
+	c.countMiss(miss)
+	c.fetch(r.Context(), w, r, q, miss, nil)
+}
+
+// mayWait reports whether a request may wait for others' answers, and they for
+// its own. With credentials it may only where the origin has said that they do
+// not matter.
+func (c *Cache) mayWait(q *request, page *Page) bool {
+	if c.marks.has(q.key) {
+		return false
+	}
+	e := page.match(q)
+	return !q.credentials || e != nil && e.permits(q)
+}
+
+// lead makes the fetch that others wait for.
+func (c *Cache) lead(w http.ResponseWriter, r *http.Request, q request, miss found, f *flight) {
+	// 1. A request finds nothing fresh. 2. The flight that fetches it lands. 3.
+	// The request finds no flight, and so leads one: for what is in the store by
+	// now.
+	now := time.Now()
+	page, layer := c.store.Get(r.Context(), q.key)
+	if again := c.look(&q, page, layer, now); again.fresh {
+		c.flights.end(f, outcome{entry: again.entry, stored: true})
+		c.hit(w, &q, again, now)
+		return
+	}
+	c.countMiss(miss)
+	c.fetch(r.Context(), w, r, q, miss, f)
+}
+
+// share answers a request with the outcome of a flight, if the request may have
+// it: the flight began after the request arrived, or its answer is fresh.
+func (c *Cache) share(w http.ResponseWriter, q *request, f *flight, beganAfter bool, miss found) bool {
+	e := f.outcome.entry
+	switch {
+	case f.outcome.failure != nil:
+		c.answerFailure(w, q, miss, f.outcome.failure, true)
+	case !e.matches(q), !e.permits(q), !beganAfter && !c.standFor(q, e, time.Now()).fresh:
+		return false
+	case failing(e.status) && c.fallback(miss) != nil:
+		c.sendStale(w, q, miss.entry, miss.reason, e.status)
+	default:
+		how := missed(miss.reason, e.terms.refusal)
+		how.status, how.stored, how.collapsed = e.status, f.outcome.stored, true
+		c.send(w, q, e, how)
+	}
+	c.countMiss(miss)
+	c.count.coalesced.Add(1)
+	return true
+}
+
+// refresh has one request replace what is served stale meanwhile.
+func (c *Cache) refresh(r *http.Request, q request, page *Page, stale found) {
+	f, lead := c.flights.join(q.flightKey(page))
+	if !lead {
+		return
+	}
+	// The client does not wait for it, so to the fetch it has left already. It
+	// ends by the upstream's timeouts and those of an abandoned copy.
+	gone, leave := context.WithCancel(context.Background())
+	leave()
+	r = r.Clone(context.Background())
+	q.header = r.Header
+	go c.fetch(gone, nowhere{}, r, q, stale, f)
+}
+
+// nowhere is the client of a refresh.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return http.Header{} }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}

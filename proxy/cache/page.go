@@ -1,0 +1,87 @@
+package cache
+
+import (
+	"slices"
+	"time"
+)
+
+// Page is what is stored under one key: the variants of an answer, the newest
+// first. It is immutable; a writer replaces it.
+type Page struct {
+	entries []*Entry
+	expires time.Time
+	size    int
+}
+
+// maxVariants bounds how many answers one key may have. A header that clients
+// make up at will, and that a service names in Vary, must not fill the memory.
+const maxVariants = 32
+
+// Expires is when none of its answers can be of use any more.
+func (p *Page) Expires() time.Time { return p.expires }
+
+// Size is what it takes up in memory, in bytes, near enough, without its key.
+func (p *Page) Size() int { return p.size }
+
+// match finds the newest variant for a request (RFC 9111, section 4.1).
+func (p *Page) match(q *request) *Entry {
+	if p == nil {
+		return nil
+	}
+	for _, e := range p.entries {
+		if e.matches(q) {
+			return e
+		}
+	}
+	return nil
+}
+
+func (e *Entry) matches(q *request) bool {
+	for i, name := range e.terms.vary {
+		if fieldValue(q.header, name) != e.varied[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// with returns a page that has one more variant, in the place of the one that
+// it replaces. Variants of no more use are left out, and if there are still too
+// many, the one that has not been asked for the longest.
+func (p *Page) with(e *Entry, keep time.Duration, now time.Time) *Page {
+	next := &Page{entries: []*Entry{e}}
+	if p != nil {
+		for _, old := range p.entries {
+			if !old.sameVariant(e) && now.Before(old.useless(keep)) {
+				next.entries = append(next.entries, old)
+			}
+		}
+	}
+	if len(next.entries) > maxVariants {
+		least := 1
+		for i, old := range next.entries[1:] {
+			if old.used.Load() < next.entries[least].used.Load() {
+				least = i + 1
+			}
+		}
+		next.entries = slices.Delete(next.entries, least, least+1)
+	}
+	for _, e := range next.entries {
+		next.size += e.size()
+		if u := e.useless(keep); u.After(next.expires) {
+			next.expires = u
+		}
+	}
+	return next
+}
+
+func (e *Entry) sameVariant(other *Entry) bool {
+	return slices.Equal(e.terms.vary, other.terms.vary) && slices.Equal(e.varied, other.varied)
+}
+
+// useless is when an entry can serve no request any more: after its lifetime
+// and the larger of its windows. keep is the window of the configuration.
+func (e *Entry) useless(keep time.Duration) time.Time {
+	window := max(e.terms.whileRevalidate, e.terms.ifError, keep)
+	return e.received.Add(e.terms.lifetime - e.terms.initialAge + window)
+}

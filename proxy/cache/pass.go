@@ -1,0 +1,99 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+
+	"walcache/proxy/origin"
+)
+
+// pass forwards a request that the cache does not answer, streaming in both
+// directions. limit may be nil.
+func (c *Cache) pass(w http.ResponseWriter, r *http.Request, v origin.View, limit *limiter, how forwarded) {
+	release := func() {}
+	if limit != nil {
+		var err error
+		if release, err = limit.acquire(r.Context()); err != nil {
+			c.passFailed(w, err, how)
+			return
+		}
+	}
+	defer release()
+	c.origin.Forward(w, r, v, &origin.Exchange{
+		Response: func(res *http.Response) error {
+			release()
+			takeContract(res.Header)
+			how.status = res.StatusCode
+			how.addTo(res.Header)
+			if unsafe(r.Method) {
+				c.awaitWrite(r.Context())
+			}
+			return nil
+		},
+		Failed: func(w http.ResponseWriter, err error) { c.passFailed(w, err, how) },
+	})
+}
+
+func (c *Cache) passFailed(w http.ResponseWriter, err error, how forwarded) {
+	var f *origin.Failure
+	if errors.As(err, &f) {
+		c.count.failed.Add(1)
+		sendFailure(w, f, how)
+	}
+}
+
+// awaitWrite waits until the cache knows of what a request has written, so that
+// whoever is told that it succeeded will not read what was before. It does not
+// wait for long: what was read before it is at most as stale as without it.
+func (c *Cache) awaitWrite(ctx context.Context) {
+	if c.catchUp == nil || c.writeWait <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.writeWait)
+	defer cancel()
+	if err := c.catchUp(ctx); err != nil {
+		c.count.writeWaits.Add(1)
+		slog.Debug("answered a write before all its changes were known", "err", err)
+	}
+}
+
+// unsafe reports whether a method may change something (RFC 9110, section
+// 9.2.1).
+func unsafe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return false
+	}
+	return true
+}
+
+// isBypassed reports whether a pattern matches the path: as sent, decoded, or
+// in the simplest of the forms that a service may take to be the same.
+func (c *Cache) isBypassed(r *http.Request) bool {
+	raw, _, _ := strings.Cut(r.RequestURI, "?")
+	return anyMatches(c.bypass, raw) || anyMatches(c.bypass, r.URL.Path) || anyMatches(c.bypass, path.Clean(r.URL.Path))
+}
+
+// contract is what a service says to this proxy alone.
+type contract struct {
+	asOf string // As-Of-LSN; "" if there is not exactly one
+	tags []string
+}
+
+// takeContract takes it out of a response: a client has no use for it, and
+// another cache behind this one must not act on it.
+func takeContract(h http.Header) contract {
+	var c contract
+	if stated := h["As-Of-Lsn"]; len(stated) == 1 {
+		c.asOf = stated[0]
+	}
+	c.tags = h["Cache-Groups"]
+	for _, name := range []string{"As-Of-Lsn", "Cache-Groups", "Cdn-Cache-Control"} {
+		delete(h, name)
+	}
+	return c
+}

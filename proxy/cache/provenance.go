@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"github.com/dunglas/httpsfv"
+
+	"walcache/proxy/coherence"
+)
+
+// provenance is what an answer was made from: as of when, and what it depends
+// on.
+type provenance struct {
+	asOf  coherence.Position
+	deps  coherence.Dependencies
+	tags  []coherence.Tag
+	whole bool
+	own   bool // everything was read after the fetch began
+}
+
+// prove derives an answer's provenance from the stamp that was read before its
+// fetch began and from what its source states. refusal says why it cannot be
+// stored, or is "".
+//
+// The catalog is the one of now, at the end of the fetch, and not the one of
+// its beginning: 1. A fetch begins; every table is published. 2. A table is
+// made whose updates do not reach the change stream. 3. The fetch reads from
+// it. Judged by the earlier catalog the answer would be stored, and no change
+// to that table would ever make it stale.
+func (c *Cache) prove(stamp coherence.Position, said contract) (p provenance, refusal string) {
+	if stamp == (coherence.Position{}) {
+		return p, refusedUnproven
+	}
+	asOf, valid := c.truth.AsOf(stamp, said.asOf)
+	p = provenance{asOf: asOf, tags: parseTags(said.tags), own: asOf.LSN >= stamp.LSN}
+	catalog := c.truth.Catalog()
+	if valid || c.trustTags {
+		p.deps, p.whole = catalog.Narrow(p.tags)
+	} else {
+		p.deps, p.whole = coherence.WholeDatabase(), true
+	}
+	if p.whole && (catalog == nil || len(catalog.Blind) > 0) {
+		return p, refusedBlind
+	}
+	return p, ""
+}
+
+// parseTags reads Cache-Groups, a structured list of strings (RFC 9875). One
+// that is anything else has no tags.
+func parseTags(lines []string) []coherence.Tag {
+	list, err := httpsfv.UnmarshalList(lines)
+	if err != nil {
+		return nil
+	}
+	var tags []coherence.Tag
+	for _, member := range list {
+		item, _ := member.(httpsfv.Item)
+		tag, ok := item.Value.(string)
+		if !ok {
+			return nil
+		}
+		tags = append(tags, coherence.Tag(tag))
+	}
+	return tags
+}

@@ -1,0 +1,91 @@
+package cache
+
+import (
+	"net/http"
+	"strings"
+
+	"walcache/proxy/origin"
+)
+
+// request is what the cache needs to know of a request.
+type request struct {
+	view   origin.View
+	key    Key
+	head   bool
+	header http.Header
+	asks   directives
+	// Which of the fields that may say who is asking are there.
+	authorization bool
+	credentials   bool // Authorization, a Cookie that is not ignored, or a private field
+}
+
+// newRequest reads a GET or a HEAD.
+func (c *Cache) newRequest(r *http.Request, v origin.View) request {
+	q := request{
+		view:          v,
+		key:           Key{v.Scheme, v.Host, v.Target},
+		head:          r.Method == http.MethodHead,
+		header:        r.Header,
+		asks:          asks(r.Header),
+		authorization: len(r.Header["Authorization"]) > 0,
+	}
+	q.credentials = q.authorization || c.hasCookie(r.Header["Cookie"])
+	for _, name := range c.privateHeaders {
+		q.credentials = q.credentials || len(r.Header[name]) > 0
+	}
+	return q
+}
+
+// asks reads the directives of a request. Pragma counts only where there is no
+// Cache-Control (RFC 9111, section 5.4).
+func asks(h http.Header) directives {
+	lines := h["Cache-Control"]
+	if len(lines) > 0 {
+		return parseCacheControl(lines)
+	}
+	d := newDirectives()
+	for _, line := range h["Pragma"] {
+		d.noCache = d.noCache || strings.Contains(strings.ToLower(line), "no-cache")
+	}
+	return d
+}
+
+// wantsProof reports whether a client asks for an answer that its origin
+// vouches for: no-cache, max-age=0 or Pragma.
+func (q *request) wantsProof() bool { return q.asks.noCache || q.asks.maxAge == 0 }
+
+// hasCookie reports whether there is a cookie that is not ignored.
+func (c *Cache) hasCookie(lines []string) bool {
+	if len(c.ignoreCookies) == 0 {
+		return len(lines) > 0
+	}
+	for _, line := range lines {
+		for cookie := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(cookie, "=")
+			if name = strings.TrimSpace(name); name != "" && !anyMatches(c.ignoreCookies, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cannotUse names what keeps a GET or HEAD away from the cache altogether, or
+// "". Ranges are not among it: a fresh answer serves them in full.
+func (c *Cache) cannotUse(r *http.Request, v origin.View) string {
+	switch {
+	case len(c.bypass) > 0 && c.isBypassed(r):
+		return "path"
+	case len(r.Header["Upgrade"]) > 0:
+		return "upgrade"
+	case r.ContentLength != 0:
+		return "body"
+	case v.Overridden:
+		return "override"
+	case len(v.Scheme)+len(v.Host)+len(v.Target) > maxKey:
+		return "key-too-long"
+	case len(r.Header["If-Match"]) > 0 || len(r.Header["If-Unmodified-Since"]) > 0:
+		return "precondition" // only the origin can tell (RFC 9111, section 4.3.2)
+	}
+	return ""
+}

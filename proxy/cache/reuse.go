@@ -1,0 +1,117 @@
+package cache
+
+import (
+	"time"
+
+	"walcache/proxy/coherence"
+)
+
+// Why a request is not answered from what is stored, as Cache-Status and the
+// statistics name it. The last three are those of coherence.Verdict.
+const (
+	missURI      = "uri-miss"
+	missVary     = "vary-miss"
+	missRequest  = "request" // an answer is there and fresh, and the request cannot have it
+	missExpired  = "expired" // its time ran out, and nothing it depends on is known to have changed
+	missChanged  = "changed"
+	missEpoch    = "epoch"
+	missUnproven = "unproven"
+)
+
+// standing is what can be done with a stored answer at some moment. Being
+// expired and being changed are two ways of not being fresh, with windows of
+// their own: the origin's stale-while-revalidate and stale-if-error are about
+// time that ran out, and permit nothing once a row has changed.
+type standing struct {
+	fresh           bool
+	whileRefreshing bool   // may be served stale while a refresh runs
+	ifError         bool   // may be served stale while the upstream fails
+	reason          string // why it is not fresh
+}
+
+// tolerance is what the operator allows beyond what is fresh, by how long ago
+// the data was read.
+type tolerance struct {
+	grace          time.Duration // at all times
+	changedIfError time.Duration // while the upstream fails
+}
+
+// stand is the decision whether a stored answer may be used, from its age, the
+// verdict on its dependencies, and the time since its data was read (negative
+// if that is not known).
+func (tol tolerance) stand(t terms, age time.Duration, verdict coherence.Verdict, sinceRead time.Duration) standing {
+	late := age - t.lifetime
+	expired := late >= 0
+	readWithin := func(window time.Duration) bool { return sinceRead >= 0 && sinceRead < window }
+	switch {
+	case verdict == coherence.Fresh && !expired:
+		return standing{fresh: true}
+	case verdict == coherence.Fresh:
+		return standing{
+			whileRefreshing: late < t.whileRevalidate,
+			ifError:         late < t.ifError,
+			reason:          missExpired,
+		}
+	}
+	return standing{
+		whileRefreshing: !expired && readWithin(tol.grace),
+		ifError:         readWithin(tol.changedIfError),
+		reason:          verdict.String(),
+	}
+}
+
+// permits reports whether a request may be answered with an entry at all. What
+// a request may not store, it may not be answered from either: an answer for
+// everyone may not be the one for this user.
+func (e *Entry) permits(q *request) bool {
+	switch {
+	case q.authorization:
+		return e.terms.forAuthorized
+	case q.credentials:
+		return e.terms.explicit
+	}
+	return true
+}
+
+// stand judges an entry at a moment.
+func (c *Cache) stand(e *Entry, now time.Time) standing {
+	sinceRead := unset
+	if !e.readAt.IsZero() {
+		sinceRead = now.Sub(e.readAt)
+	}
+	return c.tolerance.stand(e.terms, e.age(now), c.truth.Judge(e.asOf, e.deps, now), sinceRead)
+}
+
+// found is what a look into the store gave for a request.
+type found struct {
+	entry *Entry // the variant that the request may have, fresh or not; or nil
+	layer Layer
+	standing
+}
+
+// look looks for a stored answer, and at how it stands.
+func (c *Cache) look(q *request, page *Page, layer Layer, now time.Time) found {
+	e := page.match(q)
+	switch {
+	case page == nil:
+		return found{standing: standing{reason: missURI}}
+	case e == nil:
+		return found{standing: standing{reason: missVary}}
+	case !e.permits(q):
+		return found{standing: standing{reason: missRequest}}
+	}
+	return found{entry: e, layer: layer, standing: c.standFor(q, e, now)}
+}
+
+// standFor judges an entry for a request. One that asks for proof gets nothing
+// that is not known to be fresh.
+func (c *Cache) standFor(q *request, e *Entry, now time.Time) standing {
+	s := c.stand(e, now)
+	if q.wantsProof() {
+		s.whileRefreshing = false
+		if s.fresh && !c.truth.Vouches(now) {
+			s.fresh, s.reason = false, missRequest
+		}
+	}
+	return s
+}

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Stats counts what the cache does, since it was made.
+type Stats struct {
+	Hits      map[string]uint64 // requests answered from the store, by layer
+	HitBytes  uint64            // bytes of bodies that they sent
+	Misses    map[string]uint64 // requests that the store could not answer, by reason
+	Stale     map[string]uint64 // misses answered with what is not fresh, by reason
+	Coalesced uint64            // misses answered by another request's fetch
+	Bypassed  map[string]uint64 // requests that passed the cache by, by reason
+	Refused   map[string]uint64 // responses that were not stored, by reason
+	Stored    uint64
+
+	// Turned counts, by table, the requests that would have been hits if no row
+	// of it had changed.
+	Turned map[string]uint64
+
+	Fetches Load   // requests that the cache makes or limits as such: GET and HEAD
+	Writes  Load   // all other methods
+	Failed  uint64 // requests that the upstream did not answer
+
+	// WriteWaitsTimedOut counts answers to writes that went out before the
+	// cache knew of all that they had changed.
+	WriteWaitsTimedOut uint64
+}
+
+// Load says how many requests are at the upstream.
+type Load struct {
+	Now, Peak int64
+	Total     uint64
+	Refused   uint64 // waited too long in line
+}
+
+// counters are what Stats is read from. Only hits, hitBytes and bypassed are
+// counted where speed matters.
+type counters struct {
+	hits, hitBytes                           [layers]atomic.Uint64
+	misses, stale, bypassed, refused, turned tally
+	coalesced, stored, failed, writeWaits    atomic.Uint64
+}
+
+// Stats reads the counters.
+func (c *Cache) Stats() Stats {
+	s := Stats{
+		Hits:               map[string]uint64{},
+		Misses:             c.count.misses.read(),
+		Stale:              c.count.stale.read(),
+		Coalesced:          c.count.coalesced.Load(),
+		Bypassed:           c.count.bypassed.read(),
+		Refused:            c.count.refused.read(),
+		Stored:             c.count.stored.Load(),
+		Turned:             c.count.turned.read(),
+		Fetches:            c.fetches.gauge.read(),
+		Writes:             c.writes.gauge.read(),
+		Failed:             c.count.failed.Load(),
+		WriteWaitsTimedOut: c.count.writeWaits.Load(),
+	}
+	for l := range c.count.hits {
+		s.Hits[Layer(l).String()] = c.count.hits[l].Load()
+		s.HitBytes += c.count.hitBytes[l].Load()
+	}
+	return s
+}
+
+// tally counts by name.
+type tally struct{ counts sync.Map } // string → *atomic.Uint64
+
+func (t *tally) add(name string) {
+	n, ok := t.counts.Load(name)
+	if !ok {
+		n, _ = t.counts.LoadOrStore(name, new(atomic.Uint64))
+	}
+	n.(*atomic.Uint64).Add(1)
+}
+
+func (t *tally) read() map[string]uint64 {
+	m := map[string]uint64{}
+	t.counts.Range(func(name, n any) bool {
+		m[name.(string)] = n.(*atomic.Uint64).Load()
+		return true
+	})
+	return m
+}
+
+// gauge is the Load of a limiter.
+type gauge struct {
+	now, peak      atomic.Int64
+	total, refused atomic.Uint64
+}
+
+func (g *gauge) enter() {
+	g.total.Add(1)
+	now := g.now.Add(1)
+	for peak := g.peak.Load(); now > peak && !g.peak.CompareAndSwap(peak, now); {
+		peak = g.peak.Load()
+	}
+}
+
+func (g *gauge) leave() { g.now.Add(-1) }
+
+func (g *gauge) read() Load {
+	return Load{Now: g.now.Load(), Peak: g.peak.Load(), Total: g.total.Load(), Refused: g.refused.Load()}
+}

@@ -1,0 +1,52 @@
+package cache
+
+import (
+	"time"
+
+	"walcache/proxy/coherence"
+)
+
+// Truth says what is known of the database: *coherence.Tracker, or Unwatched.
+type Truth interface {
+	// Stamp is a position that whatever is read from now on reflects, or the
+	// zero Position.
+	Stamp() coherence.Position
+	// AsOf is the position that a source states, if it can be believed.
+	AsOf(stamp coherence.Position, stated string) (asOf coherence.Position, valid bool)
+	// Judge says whether something as of a position still holds.
+	Judge(asOf coherence.Position, deps coherence.Dependencies, now time.Time) coherence.Verdict
+	// Catalog says which tags may narrow what an answer depends on.
+	Catalog() *coherence.Catalog
+	// Vouches reports whether Judge calls anything fresh because it knows so.
+	Vouches(now time.Time) bool
+	// Cause names a table whose change made something stale, or "".
+	Cause(asOf coherence.Position, tags []coherence.Tag, whole bool) string
+}
+
+// Unwatched makes an ordinary cache, for which nothing ever changes and time
+// alone runs out.
+type Unwatched struct{}
+
+var unwatched coherence.Catalog
+
+// Stamp is a position like any other, since none is ever compared.
+func (Unwatched) Stamp() coherence.Position { return coherence.Position{Epoch: "unwatched"} }
+
+// AsOf believes nobody.
+func (Unwatched) AsOf(stamp coherence.Position, _ string) (coherence.Position, bool) {
+	return stamp, false
+}
+
+// Judge calls everything fresh.
+func (Unwatched) Judge(coherence.Position, coherence.Dependencies, time.Time) coherence.Verdict {
+	return coherence.Fresh
+}
+
+// Catalog is empty and not blind.
+func (Unwatched) Catalog() *coherence.Catalog { return &unwatched }
+
+// Vouches is false: a client that asks for proof gets the origin's answer.
+func (Unwatched) Vouches(time.Time) bool { return false }
+
+// Cause is never asked for.
+func (Unwatched) Cause(coherence.Position, []coherence.Tag, bool) string { return "" }

@@ -1,0 +1,124 @@
+package origin
+
+import (
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// View is a request as the upstream sees it, apart from its header fields: two
+// requests for one View, alike in what Vary names, get the same answer.
+type View struct {
+	Scheme string
+	// Host is the client's Host and, below it, what a trusted proxy said of
+	// host, port, prefix and the like.
+	Host   string
+	Target string
+	// Overridden says that a trusted proxy sent a field that can replace the
+	// target, the method or the host, and is not part of the View.
+	Overridden bool
+}
+
+// View tells what the upstream sees. The error says that a request has no
+// target that can be forwarded, which is the client's mistake.
+func (o *Origin) View(r *http.Request) (View, error) {
+	t, err := target(r)
+	v := View{Scheme: "http", Host: r.Host, Target: t}
+	if r.TLS != nil {
+		v.Scheme = "https"
+	}
+	if o.trusts(r.RemoteAddr) {
+		v.believe(r.Header)
+	}
+	return v, err
+}
+
+// believe takes in what a trusted proxy says, except the client's address:
+// answers that depend on it would have to say so.
+func (v *View) believe(h http.Header) {
+	if proto := h.Get("X-Forwarded-Proto"); proto != "" {
+		v.Scheme = proto
+	}
+	var also []string
+	for name, values := range h {
+		switch forwardingKind(name) {
+		case replaces:
+			v.Overridden = true
+		case describes:
+			also = append(also, name+": "+strings.Join(values, ", "))
+		}
+	}
+	slices.Sort(also)
+	for _, field := range also {
+		v.Host += "\n" + field
+	}
+}
+
+func (o *Origin) trusts(peer string) bool {
+	if len(o.trusted) == 0 {
+		return false
+	}
+	address, err := netip.ParseAddrPort(peer)
+	return err == nil && slices.ContainsFunc(o.trusted, func(p netip.Prefix) bool {
+		return p.Contains(address.Addr().Unmap())
+	})
+}
+
+type kind uint8
+
+const (
+	passes    kind = iota // goes on as it is
+	describes             // says how the request came
+	locates               // says from which address, and by way of which
+	replaces              // can make a service answer another request than the one it got
+	internal              // said between proxy and service only
+)
+
+// forwardingKind sorts header fields. Names are compared as CGI and WSGI see
+// them, where "_" and "-" are one, so that X_Forwarded_For does not slip past.
+func forwardingKind(name string) kind {
+	if strings.Contains(name, "_") {
+		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+	}
+	switch name {
+	case "X-Real-Ip", "X-Forwarded-For":
+		return locates
+	case "Forwarded", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Host":
+		return replaces
+	case "As-Of-Lsn", "Min-Lsn", "Cache-Groups":
+		return internal
+	}
+	if strings.HasPrefix(name, "X-Forwarded-") {
+		return describes
+	}
+	return passes
+}
+
+// setForwarding says how the request came: on the word of a trusted proxy, if
+// it came by one, else as seen from here.
+func (o *Origin) setForwarding(p *httputil.ProxyRequest) {
+	trusted := o.trusts(p.In.RemoteAddr)
+	for name := range p.Out.Header {
+		if k := forwardingKind(name); k == internal || !trusted && k != passes {
+			delete(p.Out.Header, name)
+		}
+	}
+	if !trusted {
+		p.SetXForwarded()
+		return
+	}
+	// ReverseProxy has removed these four before calling Rewrite.
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if said := p.In.Header[name]; said != nil {
+			p.Out.Header[name] = said
+		}
+	}
+	p.SetXForwarded()
+	for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if said := p.In.Header[name]; said != nil {
+			p.Out.Header[name] = said
+		}
+	}
+}
