@@ -1,0 +1,39 @@
+# make test       all that must hold, on real PostgreSQL and Redis servers; under 10 minutes
+# make race       the race of writers and readers at length, with its figures
+# make bench      the hit path, and what a fill costs
+# make generated  fails if generated code is not what its sources say (builds sqlc: 3 minutes)
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: test servers race bench generated
+
+test: servers
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test -race -timeout 9m ./...
+
+# The tests run servers of their own. As root on Debian a missing one is
+# installed; elsewhere this says what to type.
+servers:
+	@have() { command -v "$$1" >/dev/null || ls /usr/lib/postgresql/*/bin/"$$1" /usr/pgsql-*/bin/"$$1" >/dev/null 2>&1; }; \
+	missing=; \
+	have postgres || missing="$$missing postgresql"; \
+	have redis-server || missing="$$missing redis-server"; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	else \
+		echo "make: the tests need$$missing"; \
+		echo "  try: sudo apt-get install$$missing  (or: brew install postgresql@17 redis)"; \
+		exit 1; \
+	fi
+
+race: servers
+	go test -race -count=1 -timeout 30m -run TestRace -v ./proxy/e2e -race.commits=20000
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/coherence ./proxy/replication ./backend/api
+
+generated:
+	go generate ./...
+	@git diff --exit-code -- backend/db || { echo "make: backend/db is not what schema/ and queries/ say"; echo "  try: go generate ./... and commit"; exit 1; }

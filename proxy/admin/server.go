@@ -1,0 +1,107 @@
+// Package admin is the operator's port: is the proxy alive and ready, what does
+// it know of the database, what does it hold, and what do its counters say. It
+// reads from all other parts, and none knows of it.
+//
+//	/healthz   200 while the process answers
+//	/readyz    200 while it takes requests; says whether it vouches for freshness
+//	/status    all of it as JSON, for people and scripts
+//	/metrics   the same as counters and gauges, for Prometheus
+//
+// The port is on loopback unless told otherwise; guard.go decides who gets in.
+package admin
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"walcache/proxy/cache"
+	"walcache/proxy/coherence"
+	"walcache/proxy/replication"
+	"walcache/proxy/store"
+)
+
+// Config says who may use the admin port.
+type Config struct {
+	Addr  net.Addr // that it listens on
+	Token string   // "" refuses every call that needs one
+	Hosts []string // names it is reached under, besides this machine's addresses
+}
+
+// Sources are the parts that the admin port reads from. Tracker and Listener are
+// nil for a proxy without coherence.
+type Sources struct {
+	Tracker  *coherence.Tracker
+	Listener *replication.Listener
+	Cache    *cache.Cache
+	Memory   *store.Memory
+}
+
+// Server answers on the admin port.
+type Server struct {
+	http.Handler
+	sources  Sources
+	began    time.Time
+	draining atomic.Bool
+}
+
+// New makes a server.
+func New(config Config, sources Sources) *Server {
+	s := &Server{sources: sources, began: time.Now()}
+	g := guard{config}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", s.metrics())
+	mux.Handle("GET /status", g.operators(http.HandlerFunc(s.status)))
+	s.Handler = g.knownHosts(http.NewCrossOriginProtection().Handler(mux))
+	return s
+}
+
+// Drain makes /readyz say no from now on: the proxy is about to stop.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+}
+
+// readyAnyway is how long after its start a proxy that cannot vouch for
+// freshness takes requests all the same: they pass through to the service.
+const readyAnyway = 10 * time.Second
+
+// readyz is not ready before freshness was first proven, or some time has
+// passed, and while draining. It does not follow PostgreSQL's hiccups: they
+// would take every proxy out of rotation at once.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	vouches := s.vouches()
+	answer := map[string]any{"status": "ready", "vouches": vouches}
+	code := http.StatusOK
+	switch {
+	case s.draining.Load():
+		answer["status"], code = "draining", http.StatusServiceUnavailable
+	case !vouches && s.starting():
+		answer["status"], code = "starting", http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, answer)
+}
+
+func (s *Server) starting() bool {
+	everStreamed := s.sources.Listener == nil || s.sources.Tracker.Progress(time.Now()).FreshAge >= 0
+	return !everStreamed && time.Since(s.began) < readyAnyway
+}
+
+// vouches reports whether a hit now would be proven fresh.
+func (s *Server) vouches() bool {
+	return s.sources.Tracker != nil && s.sources.Tracker.Vouches(time.Now())
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) // the client is gone
+}

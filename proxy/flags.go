@@ -1,0 +1,272 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jackc/pgx/v5"
+	"github.com/joho/godotenv"
+	"github.com/urfave/cli/v2"
+
+	"walcache/proxy/cache"
+	"walcache/proxy/origin"
+	"walcache/proxy/replication"
+)
+
+const (
+	whereCategory     = "WHERE"
+	databaseCategory  = "DATABASE"
+	freshnessCategory = "FRESHNESS"
+	storingCategory   = "STORING"
+	upstreamCategory  = "UPSTREAM"
+	adminCategory     = "ADMIN"
+)
+
+// loadEnv reads a .env file if there is one; what the environment already has
+// wins.
+func loadEnv(*cli.Context) error {
+	if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read .env: %w", err)
+	}
+	return nil
+}
+
+// serveFlags are all that `proxy serve` can be told. A flag's text is its
+// documentation: what it does, and when to change it.
+func serveFlags() []cli.Flag {
+	return append(append(databaseFlags(),
+		&cli.StringFlag{Name: "addr", Category: whereCategory, Value: ":8001", EnvVars: []string{"ADDR"},
+			Usage: "`HOST:PORT` that clients point at"},
+		&cli.StringFlag{Name: "admin-addr", Category: adminCategory, Value: "127.0.0.1:8003", EnvVars: []string{"ADMIN_ADDR"},
+			Usage: "`HOST:PORT` for operators; off loopback, most of it needs the token"},
+		&cli.StringFlag{Name: "admin-token", Category: adminCategory, EnvVars: []string{"ADMIN_TOKEN"},
+			Usage: "`SECRET` that operators send as Authorization: Bearer; prefer the variable or --admin-token-file, since ps shows flags"},
+		&cli.StringFlag{Name: "admin-token-file", Category: adminCategory, EnvVars: []string{"ADMIN_TOKEN_FILE"},
+			Usage: "`FILE` that holds the token"},
+		&cli.StringFlag{Name: "admin-hosts", Category: adminCategory, EnvVars: []string{"ADMIN_HOSTS"},
+			Usage: "`NAMES`, comma-separated, under which operators reach the admin port besides this machine's own addresses"},
+		&cli.StringFlag{Name: "upstream", Category: upstreamCategory, Value: "http://127.0.0.1:8002", EnvVars: []string{"UPSTREAM"},
+			Usage: "`URL` of the service to cache"},
+	), cacheFlags()...)
+}
+
+func databaseFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "database-url", Category: databaseCategory, EnvVars: []string{"DATABASE_URL"},
+			Usage: "PostgreSQL `URL` of the primary that the service answers from; directly, not through a pooler"},
+		&cli.StringFlag{Name: "database-url-file", Category: databaseCategory, EnvVars: []string{"DATABASE_URL_FILE"},
+			Usage: "`FILE` that holds the URL"},
+		&cli.StringFlag{Name: "slot", Category: databaseCategory, Value: "walcache", EnvVars: []string{"SLOT"},
+			Usage: "`NAME` of the replication slot; one per cluster of proxies"},
+		&cli.StringFlag{Name: "publication", Category: databaseCategory, Value: "walcache", EnvVars: []string{"PUBLICATION"},
+			Usage: "`NAME` of the publication for inserts; the one for updates adds _updates"},
+		&cli.StringFlag{Name: "ignore-tables", Category: databaseCategory, EnvVars: []string{"IGNORE_TABLES"},
+			Usage: "`GLOBS`, comma-separated, of tables whose changes matter to no answer, such as sessions,jobs"},
+		&cli.GenericFlag{Name: "max-retained-wal", Category: databaseCategory, Value: newBytes("1GiB"), EnvVars: []string{"MAX_RETAINED_WAL"},
+			Usage: "`BYTES` of WAL that PostgreSQL may keep for the slot; past it the slot is given up and the cache starts anew"},
+	}
+}
+
+// cacheFlags are those that decide what is cached and how long, for serve and
+// the demo alike.
+func cacheFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
+			Usage: "do without a database: an ordinary cache, that only time makes stale"},
+		&cli.StringFlag{Name: "tags", Category: freshnessCategory, EnvVars: []string{"TAGS"},
+			Usage: "`trust` takes the tags of answers that state no position for all they depend on; by default such answers depend on the whole database too"},
+		&cli.DurationFlag{Name: "max-staleness", Category: freshnessCategory, Value: 2 * time.Second, EnvVars: []string{"MAX_STALENESS"},
+			Usage: "the promise: an answer contains every commit acknowledged this long before its request"},
+		&cli.DurationFlag{Name: "grace", Category: freshnessCategory, EnvVars: []string{"GRACE"},
+			Usage: "serve a changed answer whose data was read this recently while one request refreshes it; at most --max-staleness"},
+		&cli.DurationFlag{Name: "serve-changed-if-error", Category: freshnessCategory, EnvVars: []string{"SERVE_CHANGED_IF_ERROR"},
+			Usage: "serve a changed answer up to this old while the service fails, marked in Cache-Status"},
+		&cli.DurationFlag{Name: "write-wait", Category: freshnessCategory, Value: 50 * time.Millisecond, EnvVars: []string{"WRITE_WAIT"},
+			Usage: "hold the answer to a write until this proxy knows of it, at most this long, so that clients read their own writes; 0 is off"},
+		&cli.DurationFlag{Name: "ttl", Category: storingCategory, Value: 15 * time.Minute, EnvVars: []string{"TTL"},
+			Usage: "lifetime of answers that state none; 0 leaves them to the heuristic of RFC 9111"},
+		&cli.DurationFlag{Name: "max-ttl", Category: storingCategory, Value: 24 * time.Hour, EnvVars: []string{"MAX_TTL"},
+			Usage: "longest lifetime, whatever an answer states"},
+		&cli.GenericFlag{Name: "memory", Category: storingCategory, Value: newBytes("256MiB"), EnvVars: []string{"MEMORY"},
+			Usage: "`BYTES` for stored answers, headers, keys and index included"},
+		&cli.GenericFlag{Name: "max-object", Category: storingCategory, Value: newBytes("8MiB"), EnvVars: []string{"MAX_OBJECT"},
+			Usage: "`BYTES` of the largest body that is stored"},
+		&cli.StringFlag{Name: "bypass", Category: storingCategory, EnvVars: []string{"BYPASS"},
+			Usage: "`PATHS`, comma-separated, that pass through, such as /admin/*,/cart*"},
+		&cli.StringFlag{Name: "ignore-cookies", Category: storingCategory, EnvVars: []string{"IGNORE_COOKIES"},
+			Usage: "`GLOBS`, comma-separated, of cookies that do not make a request personal, such as _ga*"},
+		&cli.StringFlag{Name: "private-headers", Category: storingCategory, Value: strings.Join(cache.Defaults().PrivateHeaders, ","), EnvVars: []string{"PRIVATE_HEADERS"},
+			Usage: "`NAMES`, comma-separated, of request headers that make a request personal"},
+		&cli.BoolFlag{Name: "store-set-cookie", Category: storingCategory, EnvVars: []string{"STORE_SET_COOKIE"},
+			Usage: "store answers that set a cookie although they are not marked public"},
+		&cli.IntFlag{Name: "max-fetches", Category: upstreamCategory, Value: 128, EnvVars: []string{"MAX_FETCHES"},
+			Usage: "`N` requests to the service at a time; others queue. Writes have as many of their own"},
+		&cli.DurationFlag{Name: "queue-timeout", Category: upstreamCategory, Value: 5 * time.Second, EnvVars: []string{"QUEUE_TIMEOUT"},
+			Usage: "longest wait in that queue; then 503"},
+		&cli.DurationFlag{Name: "upstream-timeout", Category: upstreamCategory, Value: time.Minute, EnvVars: []string{"UPSTREAM_TIMEOUT"},
+			Usage: "longest wait for the header of a response; then 504"},
+		&cli.StringFlag{Name: "upstream-host", Category: upstreamCategory, EnvVars: []string{"UPSTREAM_HOST"},
+			Usage: "`HOST` to send instead of the client's"},
+		&cli.StringFlag{Name: "trusted-proxies", Category: upstreamCategory, EnvVars: []string{"TRUSTED_PROXIES"},
+			Usage: "`CIDRS`, comma-separated, of proxies before this one whose X-Forwarded-* are passed on"},
+	}
+}
+
+func uninstallFlags() []cli.Flag {
+	return append(databaseFlags(),
+		&cli.BoolFlag{Name: "dry-run", Usage: "print the statements and run none"})
+}
+
+// size is a number of bytes on the command line.
+type size struct{ n uint64 }
+
+func newBytes(text string) *size {
+	s := &size{}
+	if err := s.Set(text); err != nil {
+		panic(err) // a default above
+	}
+	return s
+}
+
+// Set reads 256MiB, 1GB or 4096.
+func (s *size) Set(text string) (err error) {
+	s.n, err = humanize.ParseBytes(text)
+	if err == nil && s.n > 1<<62 {
+		err = errors.New("too large")
+	}
+	return err
+}
+
+func (s *size) String() string {
+	return strings.ReplaceAll(humanize.IBytes(s.n), " ", "")
+}
+
+func bytesOf(c *cli.Context, name string) int64 { return int64(c.Generic(name).(*size).n) }
+
+// list splits a comma-separated flag.
+func list(c *cli.Context, name string) []string {
+	return strings.FieldsFunc(c.String(name), func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// secret is a flag, or the content of the file that its -file twin names.
+func secret(c *cli.Context, name string) (string, error) {
+	file := c.String(name + "-file")
+	switch {
+	case file == "":
+		return c.String(name), nil
+	case c.String(name) != "":
+		return "", usagef("--%s and --%s-file (or their variables) are both set", name, name)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("--%s-file: %w", name, err)
+	}
+	return strings.TrimSpace(string(content)), nil
+}
+
+// serveOptions reads and checks what serve was told.
+func serveOptions(c *cli.Context) (o options, err error) {
+	if c.Args().Present() {
+		return o, usagef("serve takes no %q", c.Args().First())
+	}
+	if o, err = cacheOptions(c); err != nil {
+		return o, err
+	}
+	if !c.Bool("no-coherence") {
+		config, err := listenerConfig(c)
+		if err != nil {
+			return o, err
+		}
+		o.listener = &config
+	}
+	o.addr, o.adminAddr = c.String("addr"), c.String("admin-addr")
+	o.admin.Hosts = list(c, "admin-hosts")
+	if o.admin.Token, err = secret(c, "admin-token"); err != nil {
+		return o, err
+	}
+	o.origin.Upstream = c.String("upstream")
+	if _, err := origin.New(o.origin); err != nil {
+		return o, usageError{fmt.Errorf("--upstream (UPSTREAM): %w", err)}
+	}
+	return o, nil
+}
+
+func listenerConfig(c *cli.Context) (config replication.Config, err error) {
+	config = replication.Config{
+		Slot: c.String("slot"), Publication: c.String("publication"),
+		IgnoreTables: list(c, "ignore-tables"), MaxRetainedWAL: bytesOf(c, "max-retained-wal"),
+	}
+	if config.DatabaseURL, err = secret(c, "database-url"); err != nil {
+		return config, err
+	}
+	if config.DatabaseURL == "" {
+		return config, usagef("no database to follow\n  try: DATABASE_URL=postgres://user@host/name, or --no-coherence for an ordinary cache")
+	}
+	if _, err := pgx.ParseConfig(config.DatabaseURL); err != nil {
+		return config, usageError{fmt.Errorf("--database-url: %w", err)}
+	}
+	for _, glob := range config.IgnoreTables {
+		if _, err := path.Match(glob, ""); err != nil {
+			return config, usagef("--ignore-tables: %q is not a glob", glob)
+		}
+	}
+	return config, nil
+}
+
+// cacheOptions reads what serve and the demo have in common.
+func cacheOptions(c *cli.Context) (o options, err error) {
+	o.memory = bytesOf(c, "memory")
+	o.maxStaleness = c.Duration("max-staleness")
+	o.cache = cache.Config{
+		TTL: c.Duration("ttl"), MaxTTL: c.Duration("max-ttl"), MaxObject: bytesOf(c, "max-object"),
+		Grace: c.Duration("grace"), ServeChangedIfError: c.Duration("serve-changed-if-error"),
+		WriteWait: c.Duration("write-wait"), TrustTags: c.String("tags") == "trust",
+		MaxFetches: c.Int("max-fetches"), QueueTimeout: c.Duration("queue-timeout"),
+		Bypass: list(c, "bypass"), IgnoreCookies: list(c, "ignore-cookies"),
+		PrivateHeaders: list(c, "private-headers"), StoreSetCookie: c.Bool("store-set-cookie"),
+	}
+	o.origin = origin.Config{Host: c.String("upstream-host"), Timeout: c.Duration("upstream-timeout")}
+	for _, cidr := range list(c, "trusted-proxies") {
+		prefix, err := parsePrefix(cidr)
+		if err != nil {
+			return o, usagef("--trusted-proxies: %q is neither an address nor a network like 10.0.0.0/8", cidr)
+		}
+		o.origin.Trusted = append(o.origin.Trusted, prefix)
+	}
+	return o, o.check(c)
+}
+
+func (o *options) check(c *cli.Context) error {
+	for _, name := range []string{"ttl", "max-ttl", "grace", "serve-changed-if-error", "write-wait", "queue-timeout", "upstream-timeout"} {
+		if c.Duration(name) < 0 {
+			return usagef("--%s is negative", name)
+		}
+	}
+	switch {
+	case c.String("tags") != "" && c.String("tags") != "trust":
+		return usagef("--tags is %q and can only be trust", c.String("tags"))
+	case o.maxStaleness < 500*time.Millisecond:
+		return usagef("--max-staleness is %s; below 500ms nothing can be proven, since freshness is measured five times a second", o.maxStaleness)
+	case o.cache.Grace > o.maxStaleness:
+		return usagef("--grace is %s and may be at most --max-staleness (%s), or the promise would not hold", o.cache.Grace, o.maxStaleness)
+	case o.cache.MaxFetches < 1:
+		return usagef("--max-fetches has to be at least 1")
+	case o.memory < 1<<20:
+		return usagef("--memory has to be at least 1MiB")
+	}
+	return nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	return netip.ParsePrefix(text)
+}

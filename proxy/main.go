@@ -1,0 +1,68 @@
+// Command proxy is a caching reverse proxy for HTTP services that answer from
+// PostgreSQL. It follows the database's change stream, so that a row change,
+// whoever made it, makes exactly the stored answers that depend on it stale.
+//
+//	client ──► proxy ──► backend ──► PostgreSQL
+//	             ▲                       │
+//	             └──── change stream ────┘
+//
+// main.go, flags.go and report.go speak with the user; serve.go builds the parts
+// and runs them; demo.go runs the whole system on private servers. The parts,
+// each with a package comment of its own:
+//
+//	coherence    what changed, up to where that is known, and what it makes stale
+//	replication  follows PostgreSQL and says so in coherence's words
+//	cache        answers from stored responses, or fetches them, under RFC 9111
+//	store        where responses are kept
+//	origin       forwards to the backend
+//	admin        the operator's port
+//	sandbox      private PostgreSQL and Redis servers, for the demo and tests
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// run does what the arguments say and returns the exit code: 0, 1 for a
+// failure, 2 for wrong usage.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return report(stderr, newApp(stdout, stderr).RunContext(ctx, args))
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:           "proxy",
+		Usage:          "a caching reverse proxy that follows PostgreSQL's change stream",
+		Writer:         stdout,
+		ErrWriter:      stderr,
+		ExitErrHandler: func(*cli.Context, error) {}, // run alone decides the exit code
+		OnUsageError:   asUsageError,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("no command %q", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			{Name: "serve", Usage: "answer requests", Flags: serveFlags(), Before: loadEnv, Action: serveCommand},
+			{Name: "demo", Usage: "run the whole system on private servers: backend, PostgreSQL, Redis and proxy", Flags: demoFlags(), Action: demoCommand},
+			{Name: "uninstall", Usage: "remove what the listener left in the database: slot and publications", Flags: uninstallFlags(), Before: loadEnv, Action: uninstallCommand},
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = asUsageError
+	}
+	return app
+}
