@@ -29,7 +29,7 @@ servers:
 	fi
 
 race: servers
-	go test -race -count=1 -timeout 30m -run TestRace -v ./proxy/e2e -race.commits=20000
+	go test -count=1 -timeout 30m -run TestRace -v ./proxy -race.commits=20000 -race.reads=400000 -race.bound=50ms
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/coherence ./proxy/replication ./backend/api

@@ -35,6 +35,10 @@ type options struct {
 	cache           cache.Config
 	origin          origin.Config
 	listener        *replication.Config // nil without coherence
+
+	// wrap replaces what the cache believes of the database, for tests that
+	// break it; nil leaves it.
+	wrap func(*coherence.Tracker) cache.Truth
 }
 
 // serveCommand is `proxy serve`.
@@ -57,23 +61,28 @@ func serveCommand(c *cli.Context) error {
 
 // proxy is the parts of a proxy, wired.
 type proxy struct {
+	options  options
 	memory   *store.Memory
 	cache    *cache.Cache
+	tracker  *coherence.Tracker    // nil without coherence
 	listener *replication.Listener // nil without coherence
 	admin    *admin.Server
 }
 
 func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
+	p.options = o
 	if p.memory, err = store.NewMemory(uint64(o.memory)); err != nil {
 		return p, fmt.Errorf("--memory: %w", err)
 	}
 	o.cache.Store, o.cache.Truth = p.memory, cache.Unwatched{}
-	var tracker *coherence.Tracker
 	if o.listener != nil {
-		tracker = coherence.NewTracker(coherence.DefaultSlots, o.maxStaleness)
+		p.tracker = coherence.NewTracker(coherence.DefaultSlots, o.maxStaleness)
 		o.listener.Log = log
-		p.listener = replication.New(*o.listener, tracker)
-		o.cache.Truth, o.cache.CatchUp = tracker, p.listener.CatchUp
+		p.listener = replication.New(*o.listener, p.tracker)
+		o.cache.Truth, o.cache.CatchUp = p.tracker, p.listener.CatchUp
+		if o.wrap != nil {
+			o.cache.Truth = o.wrap(p.tracker)
+		}
 	}
 	if o.cache.Origin, err = origin.New(o.origin); err != nil {
 		return p, err
@@ -82,18 +91,23 @@ func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
 		return p, err
 	}
 	o.admin.Addr = adminAt
-	p.admin = admin.New(o.admin, admin.Sources{Tracker: tracker, Listener: p.listener, Cache: p.cache, Memory: p.memory})
+	p.admin = admin.New(o.admin, admin.Sources{Tracker: p.tracker, Listener: p.listener, Cache: p.cache, Memory: p.memory})
 	return p, nil
 }
 
-// serve answers until ctx ends, and then stops in order: /readyz says no,
-// requests under way finish, and only then does the listener stop, so that the
-// last answers are as fresh as the first.
+// serve builds a proxy and runs it until ctx ends.
 func serve(ctx context.Context, o options, proxyAt, adminAt net.Listener, log *slog.Logger) error {
 	p, err := build(o, adminAt.Addr(), log)
 	if err != nil {
 		return errors.Join(err, proxyAt.Close(), adminAt.Close())
 	}
+	return p.serve(ctx, proxyAt, adminAt, log)
+}
+
+// serve answers until ctx ends, and then stops in order: /readyz says no,
+// requests under way finish, and only then does the listener stop, so that the
+// last answers are as fresh as the first.
+func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *slog.Logger) error {
 	defer p.memory.Close()
 	front, back := newServer(p.cache, log), newServer(p.admin, log)
 	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
@@ -103,9 +117,9 @@ func serve(ctx context.Context, o options, proxyAt, adminAt net.Listener, log *s
 	group.Go(func() error { return listenAndServe(front, proxyAt) })
 	group.Go(func() error { return listenAndServe(back, adminAt) })
 	if p.listener != nil {
-		group.Go(func() error { return follow(following, p.listener, o.listener.DatabaseURL) })
+		group.Go(func() error { return follow(following, p.listener, p.options.listener.DatabaseURL) })
 	}
-	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", o.origin.Upstream, "pid", os.Getpid())
+	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", p.options.origin.Upstream, "pid", os.Getpid())
 	group.Go(func() error {
 		<-ctx.Done()
 		began := time.Now()

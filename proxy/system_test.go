@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"walcache/backend/service"
+	"walcache/proxy/admin"
+	"walcache/proxy/cache"
+	"walcache/proxy/replication"
+	"walcache/proxy/sandbox/sandboxtest"
+	"walcache/schema"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+// system is the backend and the proxy in this process, on a database of the
+// test's own.
+type system struct {
+	proxy
+	t      *testing.T
+	dsn    string
+	db     *pgxpool.Pool
+	url    string // of the proxy
+	direct string // of the backend
+	admin  string
+	client *http.Client
+	logs   io.Writer
+}
+
+// start runs a system for the length of a test. adjust, if not nil, changes
+// what the proxy is told before it is built.
+func start(t *testing.T, dsn string, adjust func(*options)) *system {
+	t.Helper()
+	s := &system{t: t, dsn: dsn, logs: t.Output()}
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := schema.Up(ctx, dsn); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(ctx, dsn+"&pool_max_conns=32")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.db = pool
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	backendAt, proxyAt, adminAt := listen(t), listen(t), listen(t)
+	s.direct, s.url, s.admin = "http://"+backendAt.Addr().String(), "http://"+proxyAt.Addr().String(), "http://"+adminAt.Addr().String()
+
+	o := testOptions(s.direct, dsn)
+	if adjust != nil {
+		adjust(&o)
+	}
+	ended := make(chan error, 2)
+	go func() {
+		ended <- service.Run(ctx, service.Config{Listener: backendAt, DatabaseURL: dsn, Log: log})
+	}()
+	if s.proxy, err = build(o, adminAt.Addr(), log); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- s.serve(ctx, proxyAt, adminAt, log) }()
+	s.client = &http.Client{
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	t.Cleanup(func() {
+		s.client.CloseIdleConnections()
+		pool.Close()
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Errorf("ended with %v", err)
+			}
+		}
+	})
+	s.awaitStreaming()
+	return s
+}
+
+// testOptions are the defaults, for a backend whose tags are to be trusted.
+func testOptions(upstream, dsn string) options {
+	o := options{memory: 256 << 20, maxStaleness: 2 * time.Second, cache: cache.Defaults()}
+	o.origin.Upstream, o.origin.Timeout = upstream, time.Minute
+	o.cache.TrustTags = true
+	o.admin = admin.Config{Token: "a secret"}
+	o.listener = &replication.Config{
+		DatabaseURL: dsn, Slot: "walcache_" + dsn[strings.LastIndex(dsn, "/")+1:strings.LastIndex(dsn, "?")],
+		Publication: "walcache", MaxRetainedWAL: 1 << 30,
+	}
+	return o
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// awaitStreaming waits until the proxy can store under tags and vouches.
+func (s *system) awaitStreaming() {
+	s.t.Helper()
+	sandboxtest.Eventually(s.t, 30*time.Second, func() error {
+		c := s.tracker.Catalog()
+		if c == nil || len(c.Tables) == 0 || !s.tracker.Vouches(time.Now()) || s.tracker.Stamp().LSN == 0 {
+			return fmt.Errorf("not streaming: %+v", s.listener.Status())
+		}
+		return nil
+	})
+}
+
+// caughtUp waits until the proxy knows everything committed so far, and that it
+// is visible.
+func (s *system) caughtUp() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.listener.CatchUp(ctx); err != nil {
+		s.t.Fatalf("catch up: %v", err)
+	}
+	known := s.tracker.Progress(time.Now()).Known
+	sandboxtest.Eventually(s.t, 30*time.Second, func() error {
+		if p := s.tracker.Progress(time.Now()); p.Visible < known {
+			return fmt.Errorf("visible is %s, known %s", p.Visible, known)
+		}
+		return nil
+	})
+}
+
+// exec runs statements, each in a transaction of its own.
+func (s *system) exec(statements ...string) {
+	s.t.Helper()
+	for _, sql := range statements {
+		if _, err := s.db.Exec(context.Background(), sql); err != nil {
+			s.t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// response is an answer, read whole.
+type response struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r response) hit() bool { return strings.Contains(r.header.Get("Cache-Status"), "; hit") }
+
+// get asks the proxy.
+func (s *system) get(path string) response {
+	s.t.Helper()
+	r, err := s.fetch(s.url + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func (s *system) fetch(url string) (response, error) {
+	res, err := s.client.Get(url)
+	if err != nil {
+		return response{}, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return response{res.StatusCode, res.Header, string(body)}, err
+}
+
+// warm asks for a page until it is a hit.
+func (s *system) warm(path string) response {
+	s.t.Helper()
+	var r response
+	sandboxtest.Eventually(s.t, 10*time.Second, func() error {
+		if r = s.get(path); !r.hit() {
+			return fmt.Errorf("%s: %s", path, r.header.Get("Cache-Status"))
+		}
+		return nil
+	})
+	return r
+}
+
+// property is what the backend says of a row.
+type property struct {
+	ID       int64  `json:"id"`
+	Title    string `json:"title"`
+	Price    string `json:"price"`
+	Location string `json:"location"`
+}
+
+func decode[T any](body string) (v T, err error) {
+	err = json.Unmarshal([]byte(body), &v)
+	return v, err
+}
+
+type listing struct {
+	Properties []property `json:"properties"`
+	Count      int        `json:"count"`
+}
