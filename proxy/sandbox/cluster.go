@@ -51,16 +51,14 @@ func (p *Postgres) createCluster(ctx context.Context, lock *os.File) error {
 }
 
 func (p *Postgres) initdb(ctx context.Context, lock *os.File, dir, locale string) error {
-	args := []string{
-		"--pgdata=" + dir, "--encoding=UTF8", "--locale=" + locale,
-		"--username=" + superuser, "--pwfile=" + filepath.Join(p.dir, "password"),
+	cmd := p.as.command(p.binaries.program("initdb"),
+		"--pgdata="+dir, "--encoding=UTF8", "--locale="+locale,
+		"--username="+superuser, "--pwfile="+filepath.Join(p.dir, "password"),
 		"--auth=scram-sha-256",
-	}
-	if p.config.Settings["fsync"] == "off" {
-		args = append(args, "--no-sync")
-	}
+		"--no-sync", // takes long, and an empty cluster is easily made again
+	)
 	logged := p.log.size()
-	run, err := p.launch(p.as.command(p.binaries.program("initdb"), args...), lock, syscall.SIGKILL)
+	run, err := p.launch(cmd, lock, syscall.SIGKILL)
 	if err != nil {
 		return fmt.Errorf("initdb: %w", err)
 	}
