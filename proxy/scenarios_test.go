@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -293,4 +297,87 @@ func TestSystem_ABulkLoadLeavesOtherPagesHits(t *testing.T) {
 	if rows := s.tracker.Progress(time.Now()).Rows["bulk"]; rows != loaded {
 		t.Errorf("%d rows counted", rows)
 	}
+}
+
+// TestSystem_ClientsReadTheirOwnWrites writes through the proxy, to a service
+// of the test's own, and asks at once for what was written.
+func TestSystem_ClientsReadTheirOwnWrites(t *testing.T) {
+	const times = 300
+	dsn := sandboxtest.Postgres(t)
+	var s *system
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sql := "SELECT price::text FROM properties WHERE id = 1"
+		if r.Method == http.MethodPatch {
+			sql = "UPDATE properties SET price = price + 1 WHERE id = 1 RETURNING price::text"
+		}
+		price := ""
+		if err := s.db.QueryRow(r.Context(), sql).Scan(&price); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+		w.Header().Set("Cache-Groups", `"properties/id=1"`)
+		fmt.Fprint(w, price)
+	}))
+	defer service.Close()
+	s = start(t, dsn, func(o *options) {
+		o.origin.Upstream = service.URL
+		o.cache.WriteWait = time.Minute // no matter how slow this machine is today
+	})
+	s.rows(1)
+	old := 0
+	for range times {
+		s.warm("/price")
+		req, err := http.NewRequest(http.MethodPatch, s.url+"/price", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.get("/price"); r.body != string(written) {
+			old++
+		}
+	}
+	if old > 0 {
+		t.Errorf("%d of %d answers after a write were older than it", old, times)
+	}
+}
+
+// TestSystem_AnUntaggedServiceIsCoherentToo: a service that knows nothing of
+// tags, before which the proxy is put without any configuration.
+func TestSystem_AnUntaggedServiceIsCoherentToo(t *testing.T) {
+	dsn := sandboxtest.Postgres(t)
+	var s *system
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var n int
+		if err := s.db.QueryRow(r.Context(), "SELECT count(*) FROM properties").Scan(&n); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+		fmt.Fprint(w, n)
+	}))
+	defer service.Close()
+	s = start(t, dsn, func(o *options) { o.origin.Upstream, o.cache.TrustTags = service.URL, false })
+	s.rows(5)
+	if r := s.warm("/count"); r.body != "5" {
+		t.Fatalf("%s", r.body)
+	}
+	s.exec("INSERT INTO properties (title, description, price, location) VALUES ('', '', 1, '')")
+	s.caughtUp()
+	if r := s.get("/count"); r.body != "6" {
+		t.Errorf("%s, %s", r.body, r.header.Get("Cache-Status"))
+	}
+	// While there is a table whose updates cannot be seen, nothing is stored.
+	s.exec("CREATE TABLE keyless (a int)", "INSERT INTO keyless VALUES (1)")
+	s.caughtUp()
+	for range 3 {
+		if r := s.get("/count"); r.hit() {
+			t.Errorf("stored although %v: %s", s.tracker.Catalog().Blind, r.header.Get("Cache-Status"))
+		}
+	}
+	s.exec("ALTER TABLE keyless REPLICA IDENTITY FULL")
+	s.warm("/count")
 }
