@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -160,6 +158,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(r.Header["Range"]) > 0:
 		c.bypassed(w, r, view, c.fetches, forwarded{why: "bypass", detail: "range"})
 	case f.whileRefreshing:
+		c.countMiss(f)
 		c.refresh(r, q, page, f)
 		c.sendStale(w, &q, f.entry, f.reason, 0)
 	case q.head:
@@ -181,15 +180,17 @@ func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, 
 	c.pass(w, r, v, limit, how)
 }
 
-// put stores an entry under a key.
+// put stores an entry under a key, unless it can be of no use by now.
 func (c *Cache) put(key Key, e *Entry) {
 	mu := &c.locks[maphash.Comparable(c.seed, key)%uint64(len(c.locks))]
 	mu.Lock()
 	defer mu.Unlock()
 	page, _ := c.store.Get(context.Background(), key)
 	keep := max(c.tolerance.grace, c.tolerance.changedIfError)
-	c.store.Set(key, page.with(e, keep, time.Now()))
-	c.count.stored.Add(1)
+	if now := time.Now(); now.Before(e.useless(keep)) {
+		c.store.Set(key, page.with(e, keep, now))
+		c.count.stored.Add(1)
+	}
 }
 
 // countMiss counts a request that the store could not answer.
@@ -201,15 +202,4 @@ func (c *Cache) countMiss(f found) {
 	if table := c.truth.Cause(f.entry.asOf, f.entry.tags, f.entry.whole); table != "" {
 		c.count.turned.add(table)
 	}
-}
-
-// flightKey names the requests that a fetch can answer: those alike in what the
-// answers under the key were seen to vary by, or before there are any, in the
-// content coding.
-func (q *request) flightKey(page *Page) string {
-	vary := []string{"Accept-Encoding"}
-	if page != nil {
-		vary = page.entries[0].terms.vary
-	}
-	return q.key.String() + "\n" + strings.Join(slices.Concat(vary, fieldValues(q.header, vary)), "\n")
 }

@@ -3,7 +3,10 @@ package cache_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
+	"walcache/proxy/cache"
 
 	"walcache/proxy/coherence"
 )
@@ -87,5 +90,123 @@ func TestTags_NarrowOnlyBesideAPosition(t *testing.T) {
 				t.Errorf("hit after a change of %s: %v, want %v", test.change, got, test.hit)
 			}
 		})
+	}
+}
+
+// A source that states a position later than anything known here could make its
+// answer look fresh when it is not.
+func TestAsOf_IsNeverBeyondWhatIsKnown(t *testing.T) {
+	w := newWorld(t, text("x", `Cache-Groups: "users"`, "As-Of-LSN: FFFFFFFF/0;epoch="+epoch))
+	w.get("/a")
+	w.db.commit("properties") // the tags do not narrow without a valid position
+	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
+}
+
+// A source may have read earlier than its answer was asked for.
+func TestAsOf_EarlierThanTheFetchIsBelieved(t *testing.T) {
+	w := newWorld(t, text("x", `Cache-Groups: "users"`, "As-Of-LSN: "+coherence.Position{Epoch: epoch, LSN: 100}.String()))
+	w.db.commit("users")
+	w.get("/a")
+	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
+}
+
+func TestEpoch_ANewOneMakesEverythingStale(t *testing.T) {
+	w := newWorld(t, counted())
+	w.get("/a")
+	w.wantHit(w.get("/a"), "1")
+	w.db.Begin("e2", 100)
+	w.wantSays(w.get("/a"), "fwd=stale", "detail=epoch")
+}
+
+func TestUnproven_GoesToTheOriginAndIsFreshAgainAfterABeat(t *testing.T) {
+	w := newWorld(t, counted())
+	w.get("/a")
+	w.db.Beat(epoch, time.Now().Add(-2000*time.Hour))
+	for want := range 3 {
+		r := w.get("/a")
+		w.wantSays(r, "fwd=stale", "detail=unproven", "stored")
+		if r.body != fmt.Sprint(want+2) {
+			t.Errorf("got %q from before", r.body)
+		}
+	}
+	w.db.Beat(epoch, time.Now())
+	w.wantHit(w.get("/a"), "4")
+}
+
+// Before anything is known of the database nothing can be stored, and still
+// identical requests are one fetch.
+func TestUnproven_WithoutAStampNothingIsStoredAndRequestsAreCoalesced(t *testing.T) {
+	g := newGate()
+	upstream := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { g.pass(r); fmt.Fprint(rw, "x") }))
+	defer upstream.Close()
+	w := newWorld(t, nil)
+	w.cache = newCache(t, upstream.URL, coherence.NewTracker(1<<10, time.Second))
+	w.proxy = httptest.NewServer(w.cache)
+	defer w.proxy.Close()
+	go func() {
+		eventually(t, "19 wait", func() bool { return w.cache.Stats().Waiting == 19 })
+		close(g.open)
+	}()
+	for _, r := range w.together(20, "/a", nil) {
+		w.wantSays(r, "fwd=uri-miss", "detail=unproven")
+	}
+	s := w.cache.Stats()
+	if s.Stored != 0 || s.Fetches.Total > 2 {
+		t.Errorf("stored %d, %d fetches", s.Stored, s.Fetches.Total)
+	}
+}
+
+func TestBlind_WhatMayDependOnAnUnseenTableIsNotStored(t *testing.T) {
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/tagged" {
+			text("x", `Cache-Groups: "users"`, "As-Of-LSN: "+coherence.Position{Epoch: epoch, LSN: 100}.String())(rw, r)
+		}
+	})
+	blind := *w.db.Catalog()
+	blind.Blind = []string{"keyless"}
+	w.db.SetCatalog(&blind)
+	for range 2 {
+		w.wantSays(w.get("/a"), "fwd=uri-miss", "detail=blind")
+	}
+	w.get("/tagged")
+	w.wantHit(w.get("/tagged"), "x")
+}
+
+// A table that nobody sees comes into being while an answer is being made.
+func TestBlind_TheCatalogIsThatOfTheEndOfTheFetch(t *testing.T) {
+	var w *world
+	w = newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(rw, "x")
+		http.NewResponseController(rw).Flush()
+		blind := *w.db.Catalog()
+		blind.Blind = []string{"keyless"}
+		w.db.SetCatalog(&blind)
+	})
+	w.get("/a")
+	if s := w.cache.Stats(); s.Stored != 0 || s.Refused["blind"] != 1 {
+		t.Errorf("stored %d, refused %v", s.Stored, s.Refused)
+	}
+}
+
+func TestUnwatched_IsAnOrdinaryCache(t *testing.T) {
+	w := newWorld(t, nil)
+	upstream := httptest.NewServer(counted(`Cache-Groups: "users"`))
+	defer upstream.Close()
+	w.cache = newCache(t, upstream.URL, cache.Unwatched{}, func(c *cache.Config) { c.TrustTags = true })
+	w.proxy = httptest.NewServer(w.cache)
+	defer w.proxy.Close()
+	w.get("/a")
+	w.wantHit(w.get("/a"), "1")
+}
+
+func TestTrustTags_NarrowsWithoutAPosition(t *testing.T) {
+	w := newWorld(t, counted(`Cache-Groups: "properties/id=1"`), func(c *cache.Config) { c.TrustTags = true })
+	w.get("/a")
+	w.db.commit("properties/id=2")
+	w.wantHit(w.get("/a"), "1")
+	w.db.commit("properties/id=1")
+	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
+	if got := w.cache.Stats().Turned; got["properties"] != 1 {
+		t.Errorf("turned into misses: %v", got)
 	}
 }

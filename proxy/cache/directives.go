@@ -108,7 +108,8 @@ func members(lines []string) iter.Seq2[string, string] {
 	}
 }
 
-// cutMember cuts at the first comma that is not inside a quoted string.
+// cutMember cuts at the first comma that is not inside a quoted string. A
+// string that does not end quotes nothing, or it could hide a no-store.
 func cutMember(s string) (member, rest string) {
 	quoted := false
 	for i := 0; i < len(s); i++ {
@@ -120,6 +121,10 @@ func cutMember(s string) (member, rest string) {
 		case s[i] == ',' && !quoted:
 			return s[:i], s[i+1:]
 		}
+	}
+	if quoted {
+		member, rest, _ = strings.Cut(s, ",")
+		return member, rest
 	}
 	return s, ""
 }

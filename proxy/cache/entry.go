@@ -62,7 +62,7 @@ func newEntry(status int, h http.Header, body []byte, t terms, varied []string, 
 	e.used.Store(received.Unix())
 	e.said = slices.Clip(h["Cache-Status"])
 	e.etag = h.Get("ETag")
-	e.lastModified, _ = http.ParseTime(h.Get("Last-Modified")) // zero if there is none
+	e.lastModified, _ = http.ParseTime(h.Get("Last-Modified"))      // zero if there is none
 	e.add("Date", []string{received.UTC().Format(http.TimeFormat)}) // RFC 9110, section 6.6.1
 	if status != http.StatusNoContent {
 		e.add("Content-Length", []string{strconv.Itoa(len(body))})

@@ -34,6 +34,8 @@ func (c *Cache) fallback(miss found) *Entry {
 // response.
 func (t *fetch) failed(w http.ResponseWriter, err error) {
 	switch err {
+	case errNobody:
+		return
 	case errNotModified:
 		t.sendNotModified(w)
 		return

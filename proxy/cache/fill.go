@@ -21,8 +21,8 @@ type fetch struct {
 	cancel context.CancelFunc
 	detach func() bool // ends what cancels the fetch when the client leaves
 
-	// evaluates says that the client's preconditions were kept from the upstream
-	// and are evaluated here.
+	// evaluates says that the client's preconditions are kept from the upstream,
+	// whose 304 would be of no use to others, and evaluated here.
 	evaluates bool
 
 	release  func() // gives back the slot
@@ -40,6 +40,7 @@ type fetch struct {
 
 // Answers other than the upstream's own, as Exchange.Response names them.
 var (
+	errNobody      = errors.New("the client has left")
 	errNotModified = errors.New("the client has this answer")
 	errServeStale  = errors.New("the upstream fails, and there is an older answer")
 )
@@ -51,7 +52,7 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 	// brings.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	t := &fetch{c: c, q: q, miss: miss, flight: f, client: client, cancel: cancel, release: func() {}}
-	t.evaluates = f != nil || !c.marks.has(q.key)
+	t.evaluates = f != nil || !q.credentials && !c.marks.has(q.key)
 	defer t.leave()
 	queue := ctx
 	if f == nil {
@@ -75,7 +76,8 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 
 // begin reads the stamp, before the request goes upstream.
 //
-//  1. A fill reads a row. 2. The row changes, and its tag moves to a position.
+//  1. A fill reads a row.
+//  2. The row changes, and its tag moves to a position.
 //  3. The fill is stored, with the old row, as of a position read now: later
 //     than the tag's, and so fresh by comparison, for ever.
 //
@@ -119,6 +121,8 @@ func (t *fetch) answered(res *http.Response) error {
 	t.how.status, t.how.stored = res.StatusCode, refusal == ""
 	t.how.addTo(res.Header)
 	switch {
+	case t.client.Err() != nil:
+		return errNobody
 	case failing(res.StatusCode) && c.fallback(t.miss) != nil:
 		return errServeStale
 	case t.evaluates && res.StatusCode == http.StatusOK && t.hasAlready():
@@ -138,7 +142,7 @@ func (t *fetch) keepCopy() {
 	if t.detach != nil {
 		t.detach()
 	}
-	impatience := time.AfterFunc(bodyPatience, func() { t.land(outcome{}) })
+	impatience := time.AfterFunc(bodyPatience, func() { t.land(outcome{}) }) // no harm if nobody waits
 	t.kept = newCopiedBody(t.response.Body, t.response.ContentLength, t.c.policy.maxObject, t.cancel, func(body []byte, err error) {
 		impatience.Stop()
 		t.copied(body, err)
@@ -156,7 +160,10 @@ const bodyPatience = time.Second
 // refuse lets go of an answer that is for one client only, or too long.
 func (t *fetch) refuse(reason string) {
 	t.c.count.refused.add(reason)
-	if t.response.StatusCode < 500 && !t.terms.shared && (t.flight != nil || !t.q.credentials) {
+	// Nothing follows from an error, a 304 that a client asked for, or what a
+	// user gets, for the requests of others.
+	status := t.response.StatusCode
+	if !t.terms.shared && status < 500 && status != http.StatusNotModified && (t.flight != nil || !t.q.credentials) {
 		t.c.marks.set(t.q.key)
 	}
 	t.land(outcome{})
@@ -191,7 +198,7 @@ func (t *fetch) copied(body []byte, err error) {
 	if refusal != "" {
 		c.count.refused.add(refusal)
 	}
-	t.land(outcome{entry: e, stored: refusal == ""})
+	t.land(outcome{entry: e, refusal: refusal})
 }
 
 // land ends the flight, if there is one.

@@ -16,13 +16,19 @@ import (
 // they ask for never stays fresh.
 type flights struct {
 	mu      sync.Mutex // guards the following, and what flight says
-	running map[string]*flight
+	running map[flightKey]*flight
 	begun   uint64 // how many have begun
+}
+
+// flightKey names the requests that one fetch can answer.
+type flightKey struct {
+	page    Key
+	variant string
 }
 
 // flight is one such fetch.
 type flight struct {
-	key     string
+	key     flightKey
 	number  uint64        // the how manieth to begin; 0 until it has. Guarded by flights.mu
 	landed  bool          // Guarded by flights.mu
 	outcome outcome       // set before done is closed
@@ -32,12 +38,12 @@ type flight struct {
 // outcome is what there is for those who waited. It is one of three.
 type outcome struct {
 	entry   *Entry          // an answer that any request may have that it matches
-	stored  bool            // the entry can be found in the store
+	refusal string          // why the entry is not in the store, or ""
 	failure *origin.Failure // there is none, for anybody
 	// Neither: the answer is for one client, too long, or too slow to wait for.
 }
 
-func newFlights() *flights { return &flights{running: map[string]*flight{}} }
+func newFlights() *flights { return &flights{running: map[flightKey]*flight{}} }
 
 // alone reports whether everybody has to ask for themselves.
 func (o outcome) alone() bool { return o.entry == nil && o.failure == nil }
@@ -52,7 +58,7 @@ func (fs *flights) now() uint64 {
 
 // join returns the running flight for a key, or a new one that the caller has
 // to lead.
-func (fs *flights) join(key string) (f *flight, lead bool) {
+func (fs *flights) join(key flightKey) (f *flight, lead bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.running[key]; f != nil {

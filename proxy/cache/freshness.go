@@ -126,7 +126,7 @@ func (p policy) forbidden(rules directives, vary []string, r reply) string {
 		return refusedPrivate
 	case rules.noCache:
 		return refusedNoCache
-	case slices.Contains(vary, "*"):
+	case slices.ContainsFunc(vary, unknowable):
 		return refusedVary
 	case r.status < 200, r.status == http.StatusPartialContent, r.status == http.StatusNotModified:
 		return refusedStatus
@@ -138,6 +138,17 @@ func (p policy) forbidden(rules directives, vary []string, r reply) string {
 		return refusedTooLarge
 	}
 	return ""
+}
+
+// unknowable reports whether the value of a field that Vary names cannot be
+// told from the request of a client, because the upstream sees another one: it
+// names the client's address.
+func unknowable(name string) bool {
+	switch name {
+	case "*", "Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via":
+		return true
+	}
+	return false
 }
 
 func (p policy) refuseExplicit(q *request, rules directives, r reply, t terms) string {

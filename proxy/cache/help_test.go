@@ -29,7 +29,7 @@ type database struct {
 }
 
 func newDatabase() *database {
-	d := &database{Tracker: coherence.NewTracker(1<<12, time.Hour), at: 100}
+	d := &database{Tracker: coherence.NewTracker(1<<12, 1000*time.Hour), at: 100}
 	d.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{
 		"properties": {Columns: map[string]coherence.Kind{"id": coherence.Integer, "location": coherence.Text}},
 		"users":      {},
@@ -94,7 +94,7 @@ func newWorld(t *testing.T, upstream http.HandlerFunc, changes ...change) *world
 	return w
 }
 
-func newCache(t *testing.T, upstream string, truth cache.Truth, changes ...change) *cache.Cache {
+func newCache(t testing.TB, upstream string, truth cache.Truth, changes ...change) *cache.Cache {
 	t.Helper()
 	o, err := origin.New(origin.Config{Upstream: upstream, Timeout: 10 * time.Second})
 	must(t, err)
@@ -112,7 +112,7 @@ func newCache(t *testing.T, upstream string, truth cache.Truth, changes ...chang
 	return c
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

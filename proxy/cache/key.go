@@ -2,6 +2,7 @@ package cache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -15,8 +16,6 @@ const maxKey = 4 << 10
 
 // Size is the length of the key in bytes.
 func (k Key) Size() int { return len(k.Scheme) + len(k.Host) + len(k.Target) }
-
-func (k Key) String() string { return k.Scheme + "://" + k.Host + k.Target }
 
 // fieldValue is a request's value for a field that Vary names, in a form in
 // which two requests that mean the same are equal more often (RFC 9111,
@@ -60,4 +59,15 @@ func fieldNames(lines []string) []string {
 		}
 	}
 	return names
+}
+
+// flightKey groups requests that one answer may serve: those alike in what the
+// answers under the key were seen to vary by, or before there are any, in the
+// content coding.
+func (q *request) flightKey(page *Page) flightKey {
+	vary := []string{"Accept-Encoding"}
+	if page != nil {
+		vary = page.entries[0].terms.vary
+	}
+	return flightKey{q.key, strings.Join(slices.Concat(vary, fieldValues(q.header, vary)), "\n")}
 }

@@ -23,9 +23,7 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 			c.lead(w, r, q, miss, f)
 			return
 		}
-		select {
-		case <-f.done:
-		case <-r.Context().Done():
+		if !c.wait(r.Context(), f) {
 			return
 		}
 		if f.outcome.alone() {
@@ -38,6 +36,18 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 	}
 	c.countMiss(miss)
 	c.fetch(r.Context(), w, r, q, miss, nil)
+}
+
+// wait waits until a flight has landed, or the client has left.
+func (c *Cache) wait(client context.Context, f *flight) bool {
+	c.count.waiting.Add(1)
+	defer c.count.waiting.Add(-1)
+	select {
+	case <-f.done:
+		return true
+	case <-client.Done():
+		return false
+	}
 }
 
 // mayWait reports whether a request may wait for others' answers, and they for
@@ -59,7 +69,7 @@ func (c *Cache) lead(w http.ResponseWriter, r *http.Request, q request, miss fou
 	now := time.Now()
 	page, layer := c.store.Get(r.Context(), q.key)
 	if again := c.look(&q, page, layer, now); again.fresh {
-		c.flights.end(f, outcome{entry: again.entry, stored: true})
+		c.flights.end(f, outcome{entry: again.entry})
 		c.hit(w, &q, again, now)
 		return
 	}
@@ -79,8 +89,8 @@ func (c *Cache) share(w http.ResponseWriter, q *request, f *flight, beganAfter b
 	case failing(e.status) && c.fallback(miss) != nil:
 		c.sendStale(w, q, miss.entry, miss.reason, e.status)
 	default:
-		how := missed(miss.reason, e.terms.refusal)
-		how.status, how.stored, how.collapsed = e.status, f.outcome.stored, true
+		how := missed(miss.reason, f.outcome.refusal)
+		how.status, how.stored, how.collapsed = e.status, f.outcome.refusal == "", true
 		c.send(w, q, e, how)
 	}
 	c.countMiss(miss)

@@ -60,7 +60,7 @@ func (p *Page) with(e *Entry, keep time.Duration, now time.Time) *Page {
 	if len(next.entries) > maxVariants {
 		least := 1
 		for i, old := range next.entries[1:] {
-			if old.used.Load() < next.entries[least].used.Load() {
+			if old.used.Load() <= next.entries[least].used.Load() {
 				least = i + 1
 			}
 		}

@@ -7,41 +7,44 @@ import (
 
 // Stats counts what the cache does, since it was made.
 type Stats struct {
-	Hits      map[string]uint64 // requests answered from the store, by layer
-	HitBytes  uint64            // bytes of bodies that they sent
-	Misses    map[string]uint64 // requests that the store could not answer, by reason
-	Stale     map[string]uint64 // misses answered with what is not fresh, by reason
-	Coalesced uint64            // misses answered by another request's fetch
-	Bypassed  map[string]uint64 // requests that passed the cache by, by reason
-	Refused   map[string]uint64 // responses that were not stored, by reason
-	Stored    uint64
+	Hits      map[string]uint64 `json:"hits"`      // requests answered from the store, by layer
+	HitBytes  uint64            `json:"hit_bytes"` // bytes of bodies that they sent
+	Misses    map[string]uint64 `json:"misses"`    // requests that the store could not answer, by reason
+	Stale     map[string]uint64 `json:"stale"`     // misses answered with what is not fresh, by reason
+	Coalesced uint64            `json:"coalesced"` // misses answered by another request's fetch
+	Waiting   int64             `json:"waiting"`   // requests that wait for another's fetch now
+	Bypassed  map[string]uint64 `json:"bypassed"`  // requests that passed the cache by, by reason
+	Refused   map[string]uint64 `json:"refused"`   // responses that were not stored, by reason
+	Stored    uint64            `json:"stored"`
 
 	// Turned counts, by table, the requests that would have been hits if no row
 	// of it had changed.
-	Turned map[string]uint64
+	Turned map[string]uint64 `json:"hits_turned_into_misses"`
 
-	Fetches Load   // requests that the cache makes or limits as such: GET and HEAD
-	Writes  Load   // all other methods
-	Failed  uint64 // requests that the upstream did not answer
+	Fetches Load   `json:"fetches"` // GET and HEAD, without those that bypass the cache
+	Writes  Load   `json:"writes"`  // all other methods
+	Failed  uint64 `json:"failed"`  // requests that the upstream did not answer
 
 	// WriteWaitsTimedOut counts answers to writes that went out before the
 	// cache knew of all that they had changed.
-	WriteWaitsTimedOut uint64
+	WriteWaitsTimedOut uint64 `json:"write_waits_timed_out"`
 }
 
 // Load says how many requests are at the upstream.
 type Load struct {
-	Now, Peak int64
-	Total     uint64
-	Refused   uint64 // waited too long in line
+	Now     int64  `json:"now"`
+	Peak    int64  `json:"peak"`
+	Total   uint64 `json:"total"`
+	Refused uint64 `json:"refused"` // waited too long in line
 }
 
-// counters are what Stats is read from. Only hits, hitBytes and bypassed are
-// counted where speed matters.
+// counters are what Stats is read from. Those of hits are plain: there speed
+// matters.
 type counters struct {
 	hits, hitBytes                           [layers]atomic.Uint64
 	misses, stale, bypassed, refused, turned tally
 	coalesced, stored, failed, writeWaits    atomic.Uint64
+	waiting                                  atomic.Int64
 }
 
 // Stats reads the counters.
@@ -51,6 +54,7 @@ func (c *Cache) Stats() Stats {
 		Misses:             c.count.misses.read(),
 		Stale:              c.count.stale.read(),
 		Coalesced:          c.count.coalesced.Load(),
+		Waiting:            c.count.waiting.Load(),
 		Bypassed:           c.count.bypassed.read(),
 		Refused:            c.count.refused.read(),
 		Stored:             c.count.stored.Load(),

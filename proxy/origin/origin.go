@@ -46,7 +46,8 @@ type Origin struct {
 func New(c Config) (*Origin, error) {
 	u, err := url.Parse(c.Upstream)
 	if err != nil {
-		return nil, fmt.Errorf("upstream: %w", err)
+		// A *url.Error repeats the URL, which may contain a password.
+		return nil, fmt.Errorf("upstream is no URL: %w", errors.Unwrap(err))
 	}
 	plain := u.User == nil && u.Opaque == "" && (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !plain {

@@ -3,6 +3,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -25,17 +27,20 @@ const pageOverhead = 256
 
 // NewMemory makes a store of a size in bytes.
 func NewMemory(bytes uint64) (*Memory, error) {
+	if bytes == 0 {
+		return nil, errors.New("store: a memory of no bytes") // to otter, without bound
+	}
 	pages, err := otter.New(&otter.Options[cache.Key, *cache.Page]{
 		MaximumWeight: bytes,
 		Weigher: func(k cache.Key, p *cache.Page) uint32 {
 			return uint32(min(pageOverhead+k.Size()+p.Size(), math.MaxUint32))
 		},
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[cache.Key, *cache.Page]) time.Duration {
-			return time.Until(e.Value.Expires())
+			return max(time.Until(e.Value.Expires()), 1) // otter takes less for no expiry
 		}),
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("store: %w", err)
 	}
 	return &Memory{pages: pages}, nil
 }

@@ -1,0 +1,31 @@
+// Package cache answers HTTP requests from what it has stored, as long as that
+// is provably what the origin would answer, and asks the origin once for all
+// who wait otherwise.
+//
+//	request ──► key ──► look ──► fresh ──────────────────────────► hit
+//	(request.go) (key.go) (reuse.go) └─► miss ──► flight ──► fetch ──► entry
+//	                                    (miss.go) (flight.go) (fill.go) (entry.go)
+//
+// A stored answer (Entry) is used if time says so (RFC 9111) and the database
+// does: it was made as of a position in the change stream, and nothing that it
+// depends on has changed since. Truth is who knows; it is asked before every
+// hit. Expired and changed are two things, with windows of their own
+// (reuse.go).
+//
+// What it promises:
+//
+//   - An entry is as of a position that was read before its data was. See fetch
+//     in fill.go, and TestFill_RacingWithAChangeIsBornStale.
+//   - An answer to one user never reaches another. Where the origin says nothing
+//     about caching, only requests without credentials store and are answered
+//     (freshness.go, Entry.permits), and only what a shared cache may store is
+//     handed to those who wait. See TestPrivate_NobodySeesAnothersBody.
+//   - Of requests for one thing at most two are at the upstream at a time, and of
+//     all only so many as are configured (flight.go, limiter.go).
+//   - A body is stored whole or not at all (body.go).
+//   - What it does not store passes, streaming (pass.go).
+//
+// The decisions are functions of facts: what may be stored is policy.terms,
+// what may be done with it tolerance.stand. A hit takes no lock and allocates
+// nothing; its answer is complete before anything is written.
+package cache
