@@ -27,7 +27,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
@@ -35,11 +35,25 @@ func main() {
 // run does what the arguments say and returns the exit code: 0, 1 for a
 // failure, 2 for wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	// What the environment already has wins over the file.
-	if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return report(stderr, fmt.Errorf("read .env: %w", err))
+	if err := loadEnv(); err != nil {
+		return report(stderr, err)
 	}
 	return report(stderr, newApp(stdout, stderr).RunContext(ctx, args))
+}
+
+// loadEnv reads a .env file if there is one; what the environment already has
+// wins.
+func loadEnv() error {
+	err := godotenv.Load()
+	var path *fs.PathError
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.As(err, &path):
+		return fmt.Errorf("read .env: %w", err)
+	}
+	// The parser's message repeats the file, which holds secrets.
+	return errors.New("read .env: a line is not of the form NAME=value, or a quote is not closed")
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {

@@ -71,7 +71,14 @@ func demoCommand(c *cli.Context) (err error) {
 		options: o, rows: c.Int("rows"), out: c.App.Writer, progress: c.App.ErrWriter, apiToken: rand.Text(),
 		log: slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})),
 	}
+	slog.SetDefault(d.log)
 	d.admin.Token = rand.Text()
+	if dir := filepath.Dir(c.String("write-env")); !isDir(dir) {
+		return usagef("--write-env: %s is no directory", dir)
+	}
+	if d.rows < 0 {
+		return usagef("--rows is negative")
+	}
 	for _, name := range []string{"DATABASE_URL", "REDIS_URL", "UPSTREAM"} {
 		if os.Getenv(name) != "" {
 			fmt.Fprintf(d.progress, "%s is set and not used: the demo has servers of its own\n", name)
@@ -94,16 +101,21 @@ func demoCommand(c *cli.Context) (err error) {
 
 func (d *demo) listen(proxy, backend, admin string) error {
 	for _, l := range []struct {
-		at   *net.Listener
-		addr string
-	}{{&d.proxyAt, proxy}, {&d.backendAt, backend}, {&d.adminAt, admin}} {
-		at, err := net.Listen("tcp", l.addr)
+		at         *net.Listener
+		flag, addr string
+	}{{&d.proxyAt, "addr", proxy}, {&d.backendAt, "backend-addr", backend}, {&d.adminAt, "admin-addr", admin}} {
+		at, err := listenOn(l.flag, l.addr)
 		if err != nil {
 			return err
 		}
 		*l.at = at
 	}
 	return nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // stopWithParent ends the demo when its parent is gone: `go run` dies of a
@@ -208,8 +220,14 @@ func (d *demo) fill(ctx context.Context) error {
 	}
 	defer func() { _ = db.Close(ctx) }()
 	const first = "SELECT coalesce(min(id), 0) FROM properties"
-	if err := db.QueryRow(ctx, first).Scan(&d.shown); err != nil || d.shown > 0 {
+	if err := db.QueryRow(ctx, first).Scan(&d.shown); err != nil {
 		return err
+	}
+	if d.shown > 0 {
+		if d.rows > 0 {
+			fmt.Fprintln(d.progress, "--rows is not used: the directory has properties already")
+		}
+		return nil
 	}
 	if d.rows == 0 {
 		err = service.Seed(ctx, dsn, io.Discard)
@@ -222,7 +240,7 @@ func (d *demo) fill(ctx context.Context) error {
 
 func (d *demo) proxyOptions() options {
 	o := d.options
-	o.origin.Upstream = "http://" + d.backendAt.Addr().String()
+	o.origin.Upstream = d.url(d.backendAt)
 	o.cache.TrustTags = true // the backend names all that it reads, and states no position yet
 	o.listener = &replication.Config{
 		DatabaseURL: d.postgres.DSN(demoDatabase), Slot: "walcache", Publication: "walcache", MaxRetainedWAL: 1 << 30,
@@ -230,20 +248,21 @@ func (d *demo) proxyOptions() options {
 	return o
 }
 
+// hitWait is how long the first hit may take. After it the demo is ready all the
+// same: flags such as --bypass can leave nothing to hit.
+const hitWait = 10 * time.Second
+
 // awaitHit asks for the page of the first command until it is a hit, so that
 // what is printed is true.
 func (d *demo) awaitHit(ctx context.Context) error {
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.page(), nil)
-		if err != nil {
-			return err
-		}
-		res, err := http.DefaultClient.Do(req)
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK && strings.Contains(res.Header.Get("Cache-Status"), "hit") {
-				return nil
-			}
+	for began := time.Now(); ; {
+		how, err := d.ask(ctx)
+		switch {
+		case err == nil && strings.Contains(how, "; hit"):
+			return nil
+		case err == nil && time.Since(began) > hitWait:
+			fmt.Fprintf(d.progress, "the page to try is no hit (%s), perhaps because of the flags\n", how)
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -253,7 +272,32 @@ func (d *demo) awaitHit(ctx context.Context) error {
 	}
 }
 
-func (d *demo) url(at net.Listener) string { return "http://" + at.Addr().String() }
+// ask returns what Cache-Status says of the page to try.
+func (d *demo) ask(ctx context.Context) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.page(), nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return "", errors.New(res.Status)
+	}
+	return res.Header.Get("Cache-Status"), nil
+}
+
+// url is how this machine reaches a port: one that is open on all addresses is
+// reached on loopback.
+func (d *demo) url(at net.Listener) string {
+	addr := at.Addr().(*net.TCPAddr)
+	if addr.IP.IsUnspecified() {
+		return fmt.Sprintf("http://127.0.0.1:%d", addr.Port)
+	}
+	return "http://" + addr.String()
+}
 
 func (d *demo) page() string { return fmt.Sprintf("%s/properties/%d/", d.url(d.proxyAt), d.shown) }
 
@@ -289,7 +333,7 @@ ready after %.1f s; Ctrl-C stops everything
 
   proxy       %s/properties/
   backend     %s/properties/
-  admin       %s/status
+  admin       %s/status  (token %s)
   PostgreSQL  %s
   Redis       %s  (%s)
 
@@ -301,7 +345,7 @@ try, one after the other:
 
 The first answer is a hit. The second is fresh: its Cache-Status says that the
 stored one had changed, and nothing but the row was touched to make it so.
-`, took.Seconds(), d.url(d.proxyAt), d.url(d.backendAt), d.url(d.adminAt), dsn, d.redis.URL(), d.redisKind,
+`, took.Seconds(), d.url(d.proxyAt), d.url(d.backendAt), d.url(d.adminAt), d.admin.Token, dsn, d.redis.URL(), d.redisKind,
 		d.page(), d.psql(), dsn, d.shown, d.page())
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,18 +32,29 @@ const (
 )
 
 // loadEnv reads a .env file if there is one; what the environment already has
-// wins.
-func loadEnv(*cli.Context) error {
-	if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// wins. It runs before the command does, because a command looks its flags'
+// variables up before anything of its own can run. The demo has servers of its
+// own and reads none.
+func loadEnv(c *cli.Context) error {
+	if command := c.Args().First(); command != "serve" && command != "uninstall" {
+		return nil
+	}
+	err := godotenv.Load()
+	var path *fs.PathError
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.As(err, &path):
 		return fmt.Errorf("read .env: %w", err)
 	}
-	return nil
+	// The parser's message repeats the file, which holds secrets.
+	return errors.New("read .env: a line is not of the form NAME=value, or a quote is not closed")
 }
 
 // serveFlags are all that `proxy serve` can be told. A flag's text is its
 // documentation: what it does, and when to change it.
 func serveFlags() []cli.Flag {
-	return append(append(databaseFlags(),
+	return slices.Concat(databaseFlags(), listenerFlags(), cacheFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "addr", Category: whereCategory, Value: ":8001", EnvVars: []string{"ADDR"},
 			Usage: "`HOST:PORT` that clients point at"},
 		&cli.StringFlag{Name: "admin-addr", Category: adminCategory, Value: "127.0.0.1:8003", EnvVars: []string{"ADMIN_ADDR"},
@@ -52,11 +65,16 @@ func serveFlags() []cli.Flag {
 			Usage: "`FILE` that holds the token"},
 		&cli.StringFlag{Name: "admin-hosts", Category: adminCategory, EnvVars: []string{"ADMIN_HOSTS"},
 			Usage: "`NAMES`, comma-separated, under which operators reach the admin port besides this machine's own addresses"},
+		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
+			Usage: "do without a database: an ordinary cache, that only time makes stale"},
+		&cli.StringFlag{Name: "tags", Category: freshnessCategory, EnvVars: []string{"TAGS"},
+			Usage: "`trust` takes the tags of answers that state no position for all they depend on; by default such answers depend on the whole database too"},
 		&cli.StringFlag{Name: "upstream", Category: upstreamCategory, Value: "http://127.0.0.1:8002", EnvVars: []string{"UPSTREAM"},
 			Usage: "`URL` of the service to cache"},
-	), cacheFlags()...)
+	})
 }
 
+// databaseFlags name the database, and what is the proxy's in it.
 func databaseFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "database-url", Category: databaseCategory, EnvVars: []string{"DATABASE_URL"},
@@ -67,6 +85,12 @@ func databaseFlags() []cli.Flag {
 			Usage: "`NAME` of the replication slot; one per cluster of proxies"},
 		&cli.StringFlag{Name: "publication", Category: databaseCategory, Value: "walcache", EnvVars: []string{"PUBLICATION"},
 			Usage: "`NAME` of the publication for inserts; the one for updates adds _updates"},
+	}
+}
+
+// listenerFlags are about following it.
+func listenerFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "ignore-tables", Category: databaseCategory, EnvVars: []string{"IGNORE_TABLES"},
 			Usage: "`GLOBS`, comma-separated, of tables whose changes matter to no answer, such as sessions,jobs"},
 		&cli.GenericFlag{Name: "max-retained-wal", Category: databaseCategory, Value: newBytes("1GiB"), EnvVars: []string{"MAX_RETAINED_WAL"},
@@ -78,10 +102,6 @@ func databaseFlags() []cli.Flag {
 // the demo alike.
 func cacheFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
-			Usage: "do without a database: an ordinary cache, that only time makes stale"},
-		&cli.StringFlag{Name: "tags", Category: freshnessCategory, EnvVars: []string{"TAGS"},
-			Usage: "`trust` takes the tags of answers that state no position for all they depend on; by default such answers depend on the whole database too"},
 		&cli.DurationFlag{Name: "max-staleness", Category: freshnessCategory, Value: 2 * time.Second, EnvVars: []string{"MAX_STALENESS"},
 			Usage: "the promise: an answer contains every commit acknowledged this long before its request"},
 		&cli.DurationFlag{Name: "grace", Category: freshnessCategory, EnvVars: []string{"GRACE"},
@@ -124,6 +144,12 @@ func uninstallFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "dry-run", Usage: "print the statements and run none"})
 }
 
+// slotName is what PostgreSQL takes for one.
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// maxPublication leaves room for _updates: PostgreSQL cuts names off at 63 bytes.
+const maxPublication = 63 - len("_updates")
+
 // size is a number of bytes on the command line.
 type size struct{ n uint64 }
 
@@ -136,12 +162,13 @@ func newBytes(text string) *size {
 }
 
 // Set reads 256MiB, 1GB or 4096.
-func (s *size) Set(text string) (err error) {
-	s.n, err = humanize.ParseBytes(text)
-	if err == nil && s.n > 1<<62 {
-		err = errors.New("too large")
+func (s *size) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > 1<<62 {
+		return errors.New("it is not a number of bytes, such as 256MiB")
 	}
-	return err
+	s.n = n
+	return nil
 }
 
 func (s *size) String() string {
@@ -180,11 +207,17 @@ func serveOptions(c *cli.Context) (o options, err error) {
 		return o, err
 	}
 	if !c.Bool("no-coherence") {
-		config, err := listenerConfig(c)
+		config, err := databaseConfig(c)
 		if err != nil {
 			return o, err
 		}
+		config.IgnoreTables, config.MaxRetainedWAL = list(c, "ignore-tables"), bytesOf(c, "max-retained-wal")
 		o.listener = &config
+	}
+	for _, glob := range list(c, "ignore-tables") {
+		if _, err := path.Match(glob, ""); err != nil {
+			return o, usagef("--ignore-tables: %q is not a glob", glob)
+		}
 	}
 	o.addr, o.adminAddr = c.String("addr"), c.String("admin-addr")
 	o.admin.Hosts = list(c, "admin-hosts")
@@ -198,24 +231,22 @@ func serveOptions(c *cli.Context) (o options, err error) {
 	return o, nil
 }
 
-func listenerConfig(c *cli.Context) (config replication.Config, err error) {
-	config = replication.Config{
-		Slot: c.String("slot"), Publication: c.String("publication"),
-		IgnoreTables: list(c, "ignore-tables"), MaxRetainedWAL: bytesOf(c, "max-retained-wal"),
-	}
+func databaseConfig(c *cli.Context) (config replication.Config, err error) {
+	config = replication.Config{Slot: c.String("slot"), Publication: c.String("publication")}
 	if config.DatabaseURL, err = secret(c, "database-url"); err != nil {
 		return config, err
 	}
 	if config.DatabaseURL == "" {
-		return config, usagef("no database to follow\n  try: DATABASE_URL=postgres://user@host/name, or --no-coherence for an ordinary cache")
+		return config, usagef("no database is named\n  try: DATABASE_URL=postgres://user@host/name, or serve --no-coherence for an ordinary cache")
 	}
 	if _, err := pgx.ParseConfig(config.DatabaseURL); err != nil {
 		return config, usageError{fmt.Errorf("--database-url: %w", err)}
 	}
-	for _, glob := range config.IgnoreTables {
-		if _, err := path.Match(glob, ""); err != nil {
-			return config, usagef("--ignore-tables: %q is not a glob", glob)
-		}
+	if !slotName.MatchString(config.Slot) {
+		return config, usagef("--slot is %q and may only have lower case letters, digits and _, 63 at most", config.Slot)
+	}
+	if n := len(config.Publication); n == 0 || n > maxPublication {
+		return config, usagef("--publication is %q and has to have 1 to %d bytes", config.Publication, maxPublication)
 	}
 	return config, nil
 }

@@ -30,7 +30,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
@@ -38,7 +38,12 @@ func main() {
 // run does what the arguments say and returns the exit code: 0, 1 for a
 // failure, 2 for wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	return report(stderr, newApp(stdout, stderr).RunContext(ctx, args))
+	app := newApp(stdout, stderr)
+	help := "proxy --help"
+	if len(args) > 1 && app.Command(args[1]) != nil {
+		help = "proxy " + args[1] + " --help"
+	}
+	return report(stderr, app.RunContext(ctx, args), help)
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
@@ -49,6 +54,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:      stderr,
 		ExitErrHandler: func(*cli.Context, error) {}, // run alone decides the exit code
 		OnUsageError:   asUsageError,
+		Before:         loadEnv,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("no command %q", c.Args().First())
@@ -56,9 +62,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			{Name: "serve", Usage: "answer requests", Flags: serveFlags(), Before: loadEnv, Action: serveCommand},
+			{Name: "serve", Usage: "answer requests", Flags: serveFlags(), Action: serveCommand},
 			{Name: "demo", Usage: "run the whole system on private servers: backend, PostgreSQL, Redis and proxy", Flags: demoFlags(), Action: demoCommand},
-			{Name: "uninstall", Usage: "remove what the listener left in the database: slot and publications", Flags: uninstallFlags(), Before: loadEnv, Action: uninstallCommand},
+			{Name: "uninstall", Usage: "remove what the listener left in the database: slot and publications", Flags: uninstallFlags(), Action: uninstallCommand},
 		},
 	}
 	for _, c := range app.Commands {

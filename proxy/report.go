@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
-	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/urfave/cli/v2"
@@ -22,12 +20,12 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func asUsageError(_ *cli.Context, err error, _ bool) error { return usageError{err} }
 
 // report tells the user what went wrong and what to try, and returns the exit
-// code.
-func report(stderr io.Writer, err error) int {
+// code. help is the command that explains the one that was typed.
+func report(stderr io.Writer, err error, help string) int {
 	if err == nil {
 		return 0
 	}
-	what, try := explain(err)
+	what, try := explain(err, help)
 	fmt.Fprintf(stderr, "proxy: %s\n", what)
 	if try != "" {
 		fmt.Fprintf(stderr, "  try: %s\n", try)
@@ -40,18 +38,15 @@ func report(stderr io.Writer, err error) int {
 
 // explain puts an error into the words of who typed the command. Errors that
 // bring their own next step are left as they are; no password is in them.
-func explain(err error) (what, try string) {
+func explain(err error, help string) (what, try string) {
 	var connect *pgconn.ConnectError
-	var op *net.OpError
 	switch {
 	case strings.Contains(err.Error(), "\n  try: "):
 		return err.Error(), ""
 	case errors.As(err, new(usageError)):
-		return err.Error(), "proxy --help"
+		return err.Error(), help
 	case errors.As(err, &connect):
 		return err.Error(), "start PostgreSQL, or correct DATABASE_URL (--database-url)"
-	case errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &op):
-		return fmt.Sprintf("%s is in use", op.Addr), "stop what listens there, or another address with --addr, --admin-addr or --backend-addr"
 	}
 	return err.Error(), ""
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,16 +48,34 @@ func serveCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	proxyAt, err := net.Listen("tcp", o.addr)
+	proxyAt, err := listenOn("addr", o.addr)
 	if err != nil {
 		return err
 	}
-	adminAt, err := net.Listen("tcp", o.adminAddr)
+	adminAt, err := listenOn("admin-addr", o.adminAddr)
 	if err != nil {
 		return errors.Join(err, proxyAt.Close())
 	}
 	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+	slog.SetDefault(log)
 	return serve(c.Context, o, proxyAt, adminAt, log)
+}
+
+// listenOn opens the port that a flag gives.
+func listenOn(flag, addr string) (net.Listener, error) {
+	if addr == "" { // which net.Listen would take for any port
+		return nil, usagef("--%s is empty", flag)
+	}
+	at, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("--%s: %s is in use\n  try: stop what listens there, or give another address", flag, addr)
+	case errors.As(err, new(*net.AddrError)):
+		return nil, usageError{fmt.Errorf("--%s: %w", flag, err)}
+	case err != nil:
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return at, nil
 }
 
 // proxy is the parts of a proxy, wired.
@@ -172,16 +191,22 @@ func follow(ctx context.Context, l *replication.Listener, databaseURL string) er
 
 // uninstallCommand is `proxy uninstall`.
 func uninstallCommand(c *cli.Context) error {
-	config, err := listenerConfig(c)
+	if c.Args().Present() {
+		return usagef("uninstall takes no %q", c.Args().First())
+	}
+	config, err := databaseConfig(c)
 	if err != nil {
 		return err
 	}
 	statements, err := replication.Uninstall(c.Context, config, c.Bool("dry-run"))
+	if err != nil {
+		return err
+	}
 	for _, sql := range statements {
 		fmt.Fprintln(c.App.Writer, sql+";")
 	}
-	if len(statements) == 0 && err == nil {
+	if len(statements) == 0 {
 		fmt.Fprintln(c.App.Writer, "nothing of this proxy is in the database")
 	}
-	return err
+	return nil
 }

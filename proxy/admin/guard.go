@@ -73,8 +73,8 @@ func (g guard) onLoopback() bool {
 
 // hasToken compares in constant time, whatever the length.
 func (g guard) hasToken(r *http.Request) bool {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
 		_, token, ok = r.BasicAuth()
 	}
 	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(g.Token))

@@ -67,6 +67,8 @@ var metrics = []metric{
 		func(s Status) map[string]float64 { return floats(s.Cache.Stale) }},
 	{"walcache_coalesced_total", "Misses answered by another request's fetch.", counter, "",
 		one(func(s Status) uint64 { return s.Cache.Coalesced })},
+	{"walcache_waiting_requests", "Requests that wait for another request's fetch now.", gauge, "",
+		one(func(s Status) uint64 { return uint64(s.Cache.Waiting) })},
 	{"walcache_bypassed_total", "Requests that passed the cache by, by reason.", counter, "reason",
 		func(s Status) map[string]float64 { return floats(s.Cache.Bypassed) }},
 	{"walcache_refused_total", "Responses that were not stored, by reason.", counter, "reason",

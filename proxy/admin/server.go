@@ -44,6 +44,7 @@ type Server struct {
 	http.Handler
 	sources  Sources
 	began    time.Time
+	proven   atomic.Bool // freshness was, once
 	draining atomic.Bool
 }
 
@@ -72,8 +73,9 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 const readyAnyway = 10 * time.Second
 
 // readyz is not ready before freshness was first proven, or some time has
-// passed, and while draining. It does not follow PostgreSQL's hiccups: they
-// would take every proxy out of rotation at once.
+// passed, and while draining. It does not follow PostgreSQL's hiccups, nor a new
+// epoch that is still without proof: they would take every proxy out of
+// rotation at once.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	vouches := s.vouches()
 	answer := map[string]any{"status": "ready", "vouches": vouches}
@@ -81,15 +83,17 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	switch {
 	case s.draining.Load():
 		answer["status"], code = "draining", http.StatusServiceUnavailable
-	case !vouches && s.starting():
+	case s.starting():
 		answer["status"], code = "starting", http.StatusServiceUnavailable
 	}
 	writeJSON(w, code, answer)
 }
 
 func (s *Server) starting() bool {
-	everStreamed := s.sources.Listener == nil || s.sources.Tracker.Progress(time.Now()).FreshAge >= 0
-	return !everStreamed && time.Since(s.began) < readyAnyway
+	if s.sources.Tracker == nil || s.sources.Tracker.Progress(time.Now()).FreshAge >= 0 {
+		s.proven.Store(true)
+	}
+	return !s.proven.Load() && time.Since(s.began) < readyAnyway
 }
 
 // vouches reports whether a hit now would be proven fresh.

@@ -100,14 +100,20 @@ func (s *Server) coherence() *Coherence {
 		Epoch: p.Epoch, EpochReason: l.Began, Epochs: l.Epochs,
 		Known: p.Known.String(), Visible: p.Visible.String(), Confirmed: l.Confirmed.String(),
 		TrackerSlots: p.Slots, TrackerUsed: p.Used,
-		Blind: l.Blind, Unlogged: l.Unlogged, Widened: l.Widened,
+		Blind: list(l.Blind), Unlogged: list(l.Unlogged), Widened: l.Widened,
 	}
 	if p.FreshAge >= 0 {
 		age := p.FreshAge.Seconds()
 		c.FreshAge = &age
 	}
 	if l.Slot != nil {
+		// Before the first confirmation of this process there is the one that
+		// the slot began with.
+		c.Confirmed = max(l.Confirmed, l.Slot.Confirmed).String()
 		c.Slot = &Slot{Name: l.Slot.Name, ActivePID: l.Slot.ActivePID, WALStatus: l.Slot.WALStatus, RetainedWAL: l.Slot.Retained}
 	}
 	return c
 }
+
+// list makes JSON write none as [] and not as null.
+func list(names []string) []string { return append([]string{}, names...) }
