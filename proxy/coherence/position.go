@@ -41,8 +41,9 @@ func (p Position) String() string { return p.LSN.String() + ";epoch=" + p.Epoch 
 func ParsePosition(s string) (Position, error) {
 	at, epoch, ok := strings.Cut(s, ";epoch=")
 	lsn, err := ParseLSN(at)
-	if !ok || err != nil || epoch == "" || len(epoch) > 64 || escape(epoch, "") != epoch {
+	p := Position{Epoch: epoch, LSN: lsn}
+	if !ok || err != nil || epoch == "" || len(epoch) > 64 || escape(epoch, "") != epoch || p.String() != s {
 		return Position{}, fmt.Errorf("%q is not a position, such as 16/B374D848;epoch=k3f9", s)
 	}
-	return Position{Epoch: epoch, LSN: lsn}, nil
+	return p, nil
 }

@@ -26,9 +26,11 @@ func newBeats() beats { return beats{wake: make(chan struct{}, 1), mu: new(sync.
 
 // wait returns once a beat that began after the call has ended well.
 func (b *beats) wait(ctx context.Context) error {
-	done := make(chan struct{})
 	b.mu.Lock()
-	b.waiting = append(b.waiting, done)
+	if len(b.waiting) == 0 {
+		b.waiting = append(b.waiting, make(chan struct{}))
+	}
+	done := b.waiting[0] // shared, so that who gives up leaves nothing behind
 	b.mu.Unlock()
 	select {
 	case b.wake <- struct{}{}:

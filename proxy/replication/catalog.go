@@ -22,16 +22,17 @@ type catalog struct {
 
 // table is a table, partitioned table or foreign table.
 type table struct {
-	oid       uint32
-	name      string // as tags name it
-	sql       string // as SQL names it, quoted
-	kind      string // pg_class.relkind
-	logged    bool
-	identity  bool // its replica identity can carry updates and deletes
-	published bool // its updates and deletes are
-	ignored   bool
-	parents   []uint32
-	columns   []tableColumn
+	oid      uint32
+	name     string // as tags name it
+	sql      string // as SQL names it, quoted
+	kind     string // pg_class.relkind
+	logged   bool
+	identity bool   // its replica identity can carry updates and deletes
+	listed   uint32 // oid of its place in the publication of updates and deletes, or 0
+	ignored  bool
+	parents  []uint32
+	form     string // the columns, and the transactions that last altered them
+	columns  []tableColumn
 }
 
 type tableColumn struct {
@@ -45,20 +46,27 @@ type tableColumn struct {
 // it sees is of one moment. updates is the publication that lists tables.
 //
 // A replica identity by default means the primary key, which must not be
-// deferrable; a publication with a row filter or a column list carries less
+// deferrable. From PostgreSQL 18 on, it cannot carry updates with generated
+// columns in it, which are not published: the application's would fail. A publication with a row filter or a column list carries less
 // than the table's changes, and counts for nothing.
 func loadCatalog(ctx context.Context, db *pgx.Conn, updates string, ignore []string) (*catalog, error) {
 	const query = `
 SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind::text,
        c.relpersistence = 'p',
-       c.relreplident = 'f' OR EXISTS (
+       c.relreplident = 'f' AND (old.server OR NOT EXISTS (
+           SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped))
+       OR EXISTS (
            SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND
-               CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
-       EXISTS (
-           SELECT FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+               CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+               AND (old.server OR NOT EXISTS (
+                   SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND a.attnum = ANY (i.indkey)))),
+       COALESCE((
+           SELECT r.oid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
            WHERE p.pubname = $1 AND r.prrelid = c.oid AND p.pubupdate AND p.pubdelete
-             AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL),
+             AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL), 0),
        ARRAY(SELECT h.inhparent FROM pg_inherits h WHERE h.inhrelid = c.oid ORDER BY 1),
+       (SELECT coalesce(string_agg(a.attnum || '/' || a.xmin, ',' ORDER BY a.attnum), '')
+        FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
        COALESCE((
            SELECT json_agg(json_build_object(
                'name', a.attname, 'type', a.atttypid::int8,
@@ -74,7 +82,8 @@ SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.rel
              ) ORDER BY a.attnum)
            FROM pg_attribute a
            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''), '[]')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+     (SELECT current_setting('server_version_num')::int < 180000) AS old (server)
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')`
 	rows, err := db.Query(ctx, query, updates)
@@ -110,7 +119,7 @@ func scanTable(rows pgx.Rows, ignore []string) (*table, error) {
 		Kind    string
 		Indexed bool
 	}
-	err := rows.Scan(&t.oid, &schema, &name, &t.sql, &t.kind, &t.logged, &t.identity, &t.published, &t.parents, &columns)
+	err := rows.Scan(&t.oid, &schema, &name, &t.sql, &t.kind, &t.logged, &t.identity, &t.listed, &t.parents, &t.form, &columns)
 	if err != nil {
 		return nil, err
 	}
@@ -131,13 +140,13 @@ func matches(globs []string, name string) bool {
 
 // carried reports that every change of the table's own rows reaches the stream.
 func (t *table) carried() bool {
-	return t.kind == "p" || t.kind == "r" && t.logged && t.published
+	return t.kind == "p" || t.kind == "r" && t.logged && t.listed != 0
 }
 
 // blind reports that changes of the table's own rows could reach the stream and
 // do not.
 func (t *table) blind() bool {
-	return t.kind == "r" && t.logged && !t.published && !t.ignored
+	return t.kind == "r" && t.logged && t.listed == 0 && !t.ignored
 }
 
 // listable reports that it need not be blind: its identity can carry updates.
@@ -252,18 +261,29 @@ func (c *catalog) changedSince(old *catalog) []string {
 }
 
 func (t *table) same(o *table) bool {
-	return t.name == o.name && t.kind == o.kind && t.logged == o.logged && t.published == o.published &&
-		slices.Equal(t.parents, o.parents) &&
-		slices.EqualFunc(t.columns, o.columns, func(a, b tableColumn) bool {
-			return a.Name == b.Name && a.Type == b.Type && a.Kind == b.Kind // an index makes no row look different
-		})
+	return t.name == o.name && t.kind == o.kind && t.logged == o.logged && t.listed == o.listed &&
+		slices.Equal(t.parents, o.parents) && t.form == o.form // an index makes no row look different
 }
 
-// lost names the tables whose changes the stream carried and carries no more.
+// youngSince are the tables whose updates and deletes were not published as
+// they are now, in the old catalog or by name.
+func (c *catalog) youngSince(old *catalog, added []string) []uint32 {
+	var young []uint32
+	for oid, t := range c.tables {
+		was := old.tables[oid]
+		if t.listed != 0 && (was == nil || was.listed != t.listed || slices.Contains(added, t.name)) {
+			young = append(young, oid)
+		}
+	}
+	return young
+}
+
+// lost names the tables whose changes the stream carried and carries no more,
+// or did not carry for a while: they were taken off the list and put on it again.
 func (c *catalog) lost(old *catalog) []string {
 	var names []string
 	for oid, was := range old.tables {
-		if t := c.tables[oid]; t != nil && was.carried() && !t.carried() {
+		if t := c.tables[oid]; t != nil && was.carried() && (!t.carried() || t.listed != was.listed) {
 			names = append(names, t.name)
 		}
 	}

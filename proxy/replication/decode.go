@@ -2,6 +2,7 @@ package replication
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -70,13 +71,13 @@ func newTransaction(xid uint32) *transaction {
 // keepalive says nothing about what has been applied.
 func (d *decoder) inFlight() bool { return d.open != nil || d.block != nil }
 
-// decode takes one message, found at an LSN. It returns a commit if the message
-// completes one. What it cannot understand raises the floor of everything:
+// decode takes one message, found at an LSN that everything received lies
+// before. It returns a commit if the message completes one. What it cannot understand raises the floor of everything:
 // nothing in the stream may keep the listener down, and nothing may be missed.
 func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			done, err = d.widen(at, fmt.Errorf("message %q: %v", data[:1], p)), nil
+			done, err = d.widen(at, fmt.Errorf("message %.1q: %v", data, p)), nil
 		}
 	}()
 	if d.skip(data) {
@@ -84,7 +85,7 @@ func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error
 	}
 	msg, err := pglogrepl.ParseV2(data, d.block != nil)
 	if err != nil {
-		return d.widen(at, fmt.Errorf("message %q: %w", data[:1], err)), nil
+		return d.widen(at, fmt.Errorf("message %.1q: %w", data, err)), nil
 	}
 	return d.message(at, msg)
 }
@@ -92,7 +93,11 @@ func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error
 func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, error) {
 	switch m := msg.(type) {
 	case *pglogrepl.BeginMessage:
+		unfinished := d.open != nil
 		d.open = newTransaction(m.Xid)
+		if unfinished { // its commit was not understood: this one makes up for it
+			return d.widen(at, errors.New("a transaction begins within another")), nil
+		}
 	case *pglogrepl.CommitMessage:
 		t := d.open
 		d.open = nil
@@ -170,8 +175,7 @@ func (d *decoder) lookup(oid uint32) *relation {
 	}
 	rel := known[oid]
 	if latest := d.latest(); rel != nil && rel.catalog != latest {
-		rel = latest.relation(rel.message)
-		known[oid] = rel
+		*rel = *latest.relation(rel.message) // in place: transactions count rows by it
 	}
 	return rel
 }
@@ -193,10 +197,14 @@ func (d *decoder) relation(m *pglogrepl.RelationMessage) error {
 		t.floor(old)
 		t.floor(rel)
 	}
+	known := d.relations
 	if d.block != nil {
-		d.block.relations[m.RelationID] = rel
+		known = d.block.relations
+	}
+	if old := known[m.RelationID]; old != nil {
+		*old = *rel // in place, as in lookup
 	} else {
-		d.relations[m.RelationID] = rel
+		known[m.RelationID] = rel
 	}
 	return nil
 }
@@ -213,6 +221,11 @@ func (d *decoder) row(oid uint32, before *pglogrepl.TupleData, changes bool, aft
 	}
 	if t.rows[rel]++; t.rows[rel] == wideRows {
 		t.floor(rel)
+		return
+	}
+	if !rel.fits(before) || !rel.fits(after) {
+		d.notice("row does not fit its relation", fmt.Errorf("table %s", rel.targets[0].name))
+		t.everything()
 		return
 	}
 	rel.row(t, before, changes, after)
@@ -245,7 +258,7 @@ func (d *decoder) announcement(m *pglogrepl.LogicalDecodingMessage) *commit {
 		t.announced(strings.TrimSpace(line), d.notice)
 	}
 	if t.xid == 0 {
-		return t.commit(coherence.LSN(m.LSN) + 1)
+		return t.commit(coherence.LSN(m.LSN))
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (p publications) ensure(ctx context.Context, db *pgx.Conn, ignore []string)
 	if err != nil {
 		return nil, err
 	}
-	return p.align(ctx, db, c)
+	return p.align(c, func(sql string) (bool, error) { return try(ctx, db, sql) })
 }
 
 func (p publications) create(ctx context.Context, db *pgx.Conn) error {
@@ -70,16 +70,16 @@ FROM pg_publication WHERE pubname = $1`, name, name == p.inserts).Scan(&exists, 
 // align lists what the catalog says can be listed, and takes off the list what
 // lost its identity, so that the application can write it again. A table that
 // this role may not list, or that is locked just now, stays as it is.
-func (p publications) align(ctx context.Context, db *pgx.Conn, c *catalog) (added []string, err error) {
+func (p publications) align(c *catalog, try func(sql string) (bool, error)) (added []string, err error) {
 	for _, t := range c.tables {
 		var done bool
 		switch {
 		case t.listable():
-			if done, err = try(ctx, db, p.listing(t)); done {
+			if done, err = try(p.listing(t)); done {
 				added = append(added, t.name)
 			}
-		case t.published && !t.identity:
-			_, err = try(ctx, db, "ALTER PUBLICATION "+quote(p.updates)+" DROP TABLE "+t.sql)
+		case t.listed != 0 && !t.identity:
+			_, err = try("ALTER PUBLICATION " + quote(p.updates) + " DROP TABLE ONLY " + t.sql)
 		}
 		if err != nil {
 			return added, err
@@ -89,9 +89,10 @@ func (p publications) align(ctx context.Context, db *pgx.Conn, c *catalog) (adde
 	return added, nil
 }
 
-// listing is the statement that publishes a table's updates and deletes.
+// listing is the statement that publishes a table's updates and deletes, and not
+// those of tables that inherit from it, which may have no identity.
 func (p publications) listing(t *table) string {
-	return "ALTER PUBLICATION " + quote(p.updates) + " ADD TABLE " + t.sql
+	return "ALTER PUBLICATION " + quote(p.updates) + " ADD TABLE ONLY " + t.sql
 }
 
 // try runs a statement that may be refused for now, without ending anything.

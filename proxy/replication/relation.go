@@ -41,6 +41,11 @@ func (r *relation) looksLike(other *relation) bool {
 		slices.EqualFunc(r.targets, other.targets, func(a, b target) bool { return a.name == b.name })
 }
 
+// fits reports that a tuple, if there is one, has the relation's columns.
+func (r *relation) fits(tuple *pglogrepl.TupleData) bool {
+	return tuple == nil || len(tuple.Columns) == len(r.layout)
+}
+
 // row moves what one changed row moves: the table, and for each column either
 // the tags of the value that was and the value that is, or the column's floor.
 // existed says that there was a row before; before is nil if the server did
@@ -99,9 +104,6 @@ func beforeAndAfter(i int, identity bool, before *pglogrepl.TupleData, existed b
 // value is a column's text, nil for NULL; sent is false for an unchanged
 // TOASTed value.
 func value(tuple *pglogrepl.TupleData, i int) (v []byte, sent bool) {
-	if i >= len(tuple.Columns) {
-		return nil, false
-	}
 	switch c := tuple.Columns[i]; c.DataType {
 	case pglogrepl.TupleDataTypeText:
 		return c.Data, true

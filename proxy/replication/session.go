@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"walcache/proxy/coherence"
@@ -17,6 +18,9 @@ import (
 
 // errHeld says that someone else holds the slot; whoever holds it is the leader.
 var errHeld = errors.New("the replication slot is held")
+
+// errStream says that the stream was ended by the server or the network.
+var errStream = errors.New("receive")
 
 // confirmAfter is how old a position is before PostgreSQL may forget what lies
 // before it. Replays cost nothing, and whoever else keeps the changes may lose
@@ -38,12 +42,13 @@ type session struct {
 	sql   *pgx.Conn
 
 	latest   atomic.Pointer[catalog]
-	settled  *catalog      // the last whose changes were announced; watch owns it
-	inForce  bool          // the sink has settled, and not only what could be believed at the start
-	added    []string      // tables published by open, still to announce
-	received atomic.Uint64 // everything up to it is applied; the receiver writes it
-	target   atomic.Uint64 // what a beat waits for received to reach
-	arrived  chan struct{} // holds one token when it has
+	settled  *catalog            // the last whose changes were announced; watch owns it
+	inForce  bool                // the sink has settled, and not only what could be believed at the start
+	added    []string            // tables published by open, until settled
+	writers  map[uint32][]string // by table, the transactions that settling it waits for
+	received atomic.Uint64       // everything up to it is applied; the receiver writes it
+	target   atomic.Uint64       // what a beat waits for received to reach
+	arrived  chan struct{}       // holds one token when it has
 }
 
 func (l *Listener) session(ctx context.Context) error {
@@ -57,7 +62,10 @@ func (l *Listener) session(ctx context.Context) error {
 	}
 	l.update(func(st *Status) { st.State, st.Sessions = "catching up", st.Sessions+1 })
 	err := s.run(ctx)
+	l.past.undecodable = undecodable(err)
 	l.past.known = coherence.LSN(s.received.Load())
+	visible, _ := s.barrier.position()
+	l.past.unseen = visible == 0
 	l.past.catalog = s.settled
 	return err
 }
@@ -75,6 +83,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.added, err = s.publications.ensure(ctx, s.sql, s.config.IgnoreTables); err != nil {
 		return err
 	}
+	s.past.altered = append(s.past.altered, s.added...)
 	if s.stream, err = openStream(ctx, url); err != nil {
 		return fmt.Errorf("connect for replication: %w", err)
 	}
@@ -100,14 +109,14 @@ func (s *session) open(ctx context.Context) (err error) {
 	return s.resume(ctx, now, slot.Confirmed, made)
 }
 
-// slot finds the slot, or makes it; one that is lost, or keeps more WAL than it
-// may, is dropped first.
+// slot finds the slot, or makes it; one that is lost, keeps more WAL than it may
+// or cannot be decoded is dropped first.
 func (s *session) slot(ctx context.Context) (slot *Slot, made bool, err error) {
 	slot, err = findSlot(ctx, s.sql, s.config.Slot)
 	if err != nil {
 		return nil, false, err
 	}
-	if slot != nil && slot.ActivePID == 0 && s.spent(slot) {
+	if slot != nil && slot.ActivePID == 0 && (s.spent(slot) || s.past.undecodable) {
 		s.config.Log.Warn("replication slot given up", "slot", slot.Name, "wal_status", slot.WALStatus, "retained_bytes", slot.Retained)
 		if err := s.drop(ctx); err != nil {
 			return nil, false, err
@@ -126,6 +135,16 @@ func (s *session) slot(ctx context.Context) (slot *Slot, made bool, err error) {
 
 func (s *session) spent(slot *Slot) bool {
 	return slot.WALStatus == "lost" || s.config.MaxRetainedWAL > 0 && slot.Retained > s.config.MaxRetainedWAL
+}
+
+// undecodable reports that the server failed in decoding what the slot keeps,
+// as it would again and again: before PostgreSQL 18, a publication that was
+// dropped ends every attempt to decode what was written while there was none.
+func undecodable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && errors.Is(err, errStream) && pg.Severity == "ERROR" &&
+		!strings.HasPrefix(pg.Code, "53") && // insufficient_resources
+		!strings.HasPrefix(pg.Code, "57") // operator_intervention
 }
 
 func (s *session) start(ctx context.Context, slot *Slot) error {
@@ -172,28 +191,35 @@ func (s *session) proveOneServer(ctx context.Context) error {
 // not so for a slot just made: 1. A transaction commits before the slot's first
 // position, and waits for a standby. 2. The slot is made; the commit is not in
 // its stream. 3. A fill reads the old row, as of that position: stale for ever.
-// So nothing counts as visible there until all transactions in progress ended.
+// So nothing counts as visible there until all transactions in progress ended,
+// be it in a later session. A snapshot lists those before the last that ended,
+// so one of our own ends first.
 func (s *session) resume(ctx context.Context, now lineage, confirmed coherence.LSN, made bool) error {
+	unseen := made || s.past.unseen
+	if unseen {
+		if _, err := s.observer.db.Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+			return fmt.Errorf("end a transaction: %w", err)
+		}
+	}
 	seen, err := observe(ctx, s.observer.db)
 	if err != nil {
 		return err
+	}
+	if made { // once every transaction had ended that wrote before they were published
+		s.added, s.past.altered = nil, nil
 	}
 	c, err := s.reload(ctx)
 	if err != nil {
 		return err
 	}
-	why := s.past.broken(now, seen, c, confirmed)
-	if why == "" && made {
-		why = "the slot is new"
-	}
-	if why != "" {
+	if why := s.past.broken(now, seen, c, confirmed, made); why != "" {
 		s.past.epoch, s.past.catalog = s.newEpoch(why, confirmed), c
 	}
 	s.past.lineage, s.past.xmax = now, seen.snapshot.xmax
 	s.epoch, s.settled = s.past.epoch, s.past.catalog
 	s.received.Store(uint64(confirmed))
 	s.barrier.received = confirmed
-	if made {
+	if unseen {
 		for xid := range seen.snapshot.running {
 			s.barrier.add(uint32(xid), confirmed)
 		}
@@ -223,7 +249,7 @@ func (s *session) receive() error {
 	for {
 		data, keepalive, err := s.stream.receive()
 		if err != nil {
-			return fmt.Errorf("receive: %w", err)
+			return fmt.Errorf("%w: %w", errStream, err)
 		}
 		if keepalive != nil {
 			if err := s.keepalive(coherence.LSN(keepalive.ServerWALEnd), keepalive.ReplyRequested); err != nil {
@@ -231,7 +257,9 @@ func (s *session) receive() error {
 			}
 			continue
 		}
-		done, err := s.decoder.decode(coherence.LSN(data.WALStart), data.WALData)
+		// The server does not give every message a place.
+		at := max(coherence.LSN(data.WALStart), coherence.LSN(s.received.Load()))
+		done, err := s.decoder.decode(at, data.WALData)
 		if err != nil {
 			return err
 		}
@@ -303,11 +331,7 @@ func (s *session) streaming() {
 // keep confirms positions once they are visible and old enough, and ends the
 // session when the server has fallen silent.
 func (s *session) keep(ctx context.Context) error {
-	type mark struct {
-		at  time.Time
-		lsn coherence.LSN
-	}
-	var marks []mark
+	var marks marks
 	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for {
@@ -319,19 +343,38 @@ func (s *session) keep(ctx context.Context) error {
 				return fmt.Errorf("the server has been silent for %s", silence)
 			}
 			visible, _ := s.barrier.position()
-			marks = append(marks, mark{now, visible})
-			old := slices.IndexFunc(marks, func(m mark) bool { return now.Sub(m.at) < confirmAfter })
-			if old > 0 {
-				s.stream.confirm(marks[old-1].lsn)
-				marks = marks[old-1:]
-			}
-			if err := s.stream.report(false); err != nil {
+			s.stream.confirm(marks.add(now, visible))
+			if err := s.stream.report(true); err != nil {
 				return fmt.Errorf("confirm: %w", err)
 			}
 			confirmed := s.stream.confirmedUpTo()
 			s.update(func(st *Status) { st.Confirmed = confirmed })
 		}
 	}
+}
+
+// marks are positions and when they were visible, oldest first.
+type marks []struct {
+	at  time.Time
+	lsn coherence.LSN
+}
+
+// add notes what is visible now, and returns what has been for confirmAfter, or
+// 0. The mark that it is of is the only old one that is kept.
+func (m *marks) add(now time.Time, visible coherence.LSN) coherence.LSN {
+	*m = append(*m, struct {
+		at  time.Time
+		lsn coherence.LSN
+	}{now, visible})
+	young := 0
+	for now.Sub((*m)[young].at) >= confirmAfter {
+		young++
+	}
+	if young == 0 {
+		return 0
+	}
+	*m = (*m)[young-1:]
+	return (*m)[0].lsn
 }
 
 func (s *session) close() {
@@ -359,7 +402,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	params := config.RuntimeParams
 	params["application_name"] = applicationName
 	params["synchronous_commit"] = "local"
-	params["lock_timeout"] = "2s"
+	params["lock_timeout"] = "100ms"
 	params["statement_timeout"] = "30s"
 	params["default_transaction_read_only"] = "off"
 	return pgx.ConnectConfig(ctx, config)

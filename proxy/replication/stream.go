@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -16,8 +17,8 @@ import (
 )
 
 // silence is how long the server may send nothing at all before the connection
-// is taken for dead. It answers every beat, and sends a keepalive after half
-// of walSenderTimeout on its own.
+// is taken for dead. It answers every status update of keep; an idle server says
+// nothing on its own.
 const silence = 10 * time.Second
 
 // walSenderTimeout is asked for on our connection alone: a holder of the slot
@@ -54,6 +55,13 @@ func openStream(ctx context.Context, databaseURL string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A database without an encoding may hold bytes that are not UTF-8, which the
+	// server would refuse to send as such.
+	if conn.ParameterStatus("server_encoding") == "SQL_ASCII" {
+		if _, err := conn.Exec(ctx, "SET client_encoding = SQL_ASCII").ReadAll(); err != nil {
+			return nil, errors.Join(err, conn.Close(ctx))
+		}
+	}
 	s := &stream{conn: conn}
 	s.last.Store(time.Now().UnixNano())
 	return s, nil
@@ -86,6 +94,9 @@ func (s *stream) receive() (*pglogrepl.XLogData, *pglogrepl.PrimaryKeepaliveMess
 		case *pgproto3.CopyDone:
 			return nil, nil, errors.New("the server ended the stream")
 		case *pgproto3.CopyData:
+			if len(msg.Data) == 0 {
+				return nil, nil, errors.New("the server sent an empty message")
+			}
 			switch msg.Data[0] {
 			case pglogrepl.XLogDataByteID:
 				data, err := pglogrepl.ParseXLogData(msg.Data[1:])
@@ -100,16 +111,31 @@ func (s *stream) receive() (*pglogrepl.XLogData, *pglogrepl.PrimaryKeepaliveMess
 
 // report sends a status update. With reply set, the server answers with a
 // keepalive that says how far it has sent.
+//
+// It is written to the socket directly: when the connection ends, pgconn says
+// goodbye through its own buffer, from a goroutine of its own.
 func (s *stream) report(reply bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return pglogrepl.SendStandbyStatusUpdate(context.Background(), s.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: pglogrepl.LSN(s.received),
-		WALFlushPosition: pglogrepl.LSN(s.confirmed),
-		WALApplyPosition: pglogrepl.LSN(s.confirmed),
-		ReplyRequested:   reply,
-	})
+	update := []byte{pglogrepl.StandbyStatusUpdateByteID}
+	for _, v := range []coherence.LSN{s.received, s.confirmed, s.confirmed} { // written, flushed, applied
+		update = binary.BigEndian.AppendUint64(update, uint64(v))
+	}
+	update = binary.BigEndian.AppendUint64(update, uint64(time.Since(postgresEpoch).Microseconds()))
+	update = append(update, 0)
+	if reply {
+		update[len(update)-1] = 1
+	}
+	message, err := (&pgproto3.CopyData{Data: update}).Encode(nil)
+	if err != nil {
+		return err
+	}
+	_, err = s.conn.Conn().Write(message)
+	return err
 }
+
+// postgresEpoch is where timestamps of the protocol begin.
+var postgresEpoch = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 func (s *stream) reach(received coherence.LSN) {
 	s.mu.Lock()

@@ -2,10 +2,14 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"walcache/proxy/coherence"
 )
@@ -38,9 +42,14 @@ func (s *session) watch(ctx context.Context) error {
 func (s *session) lookAtServer(ctx context.Context) error {
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
-	var standbys string
-	if err := s.sql.QueryRow(ctx, "SELECT current_setting('synchronous_standby_names')").Scan(&standbys); err != nil {
+	var standbys, published string
+	err := s.sql.QueryRow(ctx, "SELECT current_setting('synchronous_standby_names'), ("+versions+")", s.publications.names()).
+		Scan(&standbys, &published)
+	if err != nil {
 		return fmt.Errorf("watch the server: %w", err)
+	}
+	if published != s.past.lineage.publications {
+		return errors.New("a publication was changed")
 	}
 	if err := checkStandbys(standbys); err != nil {
 		return err
@@ -82,9 +91,11 @@ func (s *session) lookAtTables(ctx context.Context) error {
 }
 
 func (s *session) align(ctx context.Context, c *catalog) ([]string, error) {
-	s.sqlMu.Lock()
-	defer s.sqlMu.Unlock()
-	return s.publications.align(ctx, s.sql, c)
+	return s.publications.align(c, func(sql string) (bool, error) {
+		s.sqlMu.Lock() // for one statement at a time: each may wait for a lock
+		defer s.sqlMu.Unlock()
+		return try(ctx, s.sql, sql)
+	})
 }
 
 // reload reads the system catalogs. The stream is read by what they say at
@@ -102,8 +113,14 @@ func (s *session) reload(ctx context.Context) (*catalog, error) {
 	if err != nil {
 		return nil, err
 	}
+	if was := s.latest.Load(); was != nil {
+		if reflect.DeepEqual(c, was) {
+			return was, nil
+		}
+		s.past.altered = append(s.past.altered, c.changedSince(was)...)
+	}
 	now := c.published()
-	now.Blind = append(now.Blind, s.added...)
+	now.Blind = append(now.Blind, s.past.altered...)
 	s.sink.SetCatalog(restrict(s.sink.Catalog(), now))
 	s.latest.Store(c)
 	return c, nil
@@ -115,14 +132,15 @@ func (s *session) reload(ctx context.Context) (*catalog, error) {
 // tables that changed are raised by a message in the stream, which lies after
 // L, and the catalog counts only from there on.
 func (s *session) settle(ctx context.Context, c *catalog) error {
-	changed := append(c.changedSince(s.settled), s.added...)
+	changed := s.altered(c)
 	if len(changed) == 0 && s.inForce {
 		s.settled = c
 		return nil
 	}
+	if wait, err := s.olderWriters(ctx, c); wait || err != nil {
+		return err
+	}
 	if len(changed) > 0 {
-		slices.Sort(changed)
-		changed = slices.Compact(changed)
 		s.config.Log.Info("tables altered; what was read from them is stale", "tables", changed)
 		if err := s.announce(ctx, "floor "+strings.Join(changed, "\nfloor ")); err != nil {
 			return err
@@ -134,10 +152,77 @@ func (s *session) settle(ctx context.Context, c *catalog) error {
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
 	if s.latest.Load() == c { // else the stream has shown newer tables meanwhile
-		s.settled, s.added, s.inForce = c, nil, true
+		s.settled, s.inForce = c, true
+		s.added, s.past.altered, s.writers = nil, nil, nil
 		s.sink.SetCatalog(c.published())
 	}
 	return nil
+}
+
+// altered names the tables that are not what was announced of them, or were
+// not for a while.
+func (s *session) altered(c *catalog) []string {
+	s.sqlMu.Lock()
+	defer s.sqlMu.Unlock()
+	names := append(c.changedSince(s.settled), s.past.altered...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// olderWriters reports whether a transaction is open that may have changed a
+// table before its updates were published. 1. It changes a row. 2. The table is
+// published. 3. A fill reads the old row. 4. It commits, and the stream carries
+// only what it did after 2: the fill is stale for ever. A writer keeps its lock
+// on the table until its commit is visible, so those that hold one when the
+// table is first found published are waited for.
+func (s *session) olderWriters(ctx context.Context, c *catalog) (wait bool, err error) {
+	young := c.youngSince(s.settled, s.added)
+	if len(young) == 0 {
+		return false, nil
+	}
+	now, err := s.lockHolders(ctx, young)
+	if err != nil {
+		return false, err
+	}
+	if s.writers == nil {
+		s.writers = map[uint32][]string{}
+	}
+	for _, oid := range young {
+		older, known := s.writers[oid]
+		if !known {
+			older = slices.Clone(now[oid])
+			if len(older) > 0 {
+				s.config.Log.Info("a table counts as published once the transactions that write it have ended", "table", c.tables[oid].name)
+			}
+		}
+		ended := func(holder string) bool { return !slices.Contains(now[oid], holder) }
+		s.writers[oid] = slices.DeleteFunc(older, ended)
+		wait = wait || len(s.writers[oid]) > 0
+	}
+	return wait, nil
+}
+
+// lockHolders are the open transactions that may have written to tables, by
+// table.
+func (s *session) lockHolders(ctx context.Context, tables []uint32) (map[uint32][]string, error) {
+	s.sqlMu.Lock()
+	defer s.sqlMu.Unlock()
+	// A query that fails shows in ForEachRow.
+	rows, _ := s.sql.Query(ctx, `
+SELECT relation, virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted AND relation = ANY ($1)
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, tables)
+	holders := map[uint32][]string{}
+	var table uint32
+	var holder string
+	_, err := pgx.ForEachRow(rows, []any{&table, &holder}, func() error {
+		holders[table] = append(holders[table], holder)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for writers: %w", err)
+	}
+	return holders, nil
 }
 
 // announce sends a logical message through the stream. Committed with

@@ -1,0 +1,101 @@
+package replication
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"walcache/proxy/coherence"
+	"walcache/proxy/sandbox/sandboxtest"
+)
+
+// Whoever waits for a beat gives up when the database is away, again and again.
+func TestBeats_WhoGaveUpIsForgotten(t *testing.T) {
+	b := newBeats()
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 1000 {
+		if err := b.wait(gone); err == nil {
+			t.Fatal("there was no beat")
+		}
+	}
+	if n := len(b.waiting); n > 1 {
+		t.Errorf("%d who gave up are still waited with", n)
+	}
+}
+
+func TestBeats_OneThatFailedIsWaitedForAgain(t *testing.T) {
+	b := newBeats()
+	ended := make(chan error, 2)
+	go func() { ended <- b.wait(t.Context()) }()
+	<-b.wake
+	taken := b.take()
+	go func() { ended <- b.wait(t.Context()) }()
+	<-b.wake
+	b.giveBack(taken)
+	select {
+	case err := <-ended:
+		t.Fatalf("a beat that failed counted: %v", err)
+	default:
+	}
+	for _, done := range b.take() {
+		close(done)
+	}
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// One who asks while a beat is under way must get the next: the server's
+// position was sampled before.
+func TestBeats_OneUnderWayCountsForNobodyElse(t *testing.T) {
+	b := newBeats()
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- b.wait(t.Context()) }()
+	<-b.wake
+	taken := b.take()
+	go func() { second <- b.wait(t.Context()) }()
+	<-b.wake
+	for _, done := range taken {
+		close(done)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-second:
+		t.Error("a beat that began before counted")
+	default:
+	}
+	for _, done := range b.take() {
+		close(done)
+	}
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+}
+
+// Commits that nothing flushes are visible, and an idle server does not send
+// them on its own.
+func TestCatchUp_SeesAsynchronousCommits(t *testing.T) {
+	t.Parallel()
+	p := sandboxtest.OwnPostgres(t, map[string]string{"fsync": "off", "wal_writer_delay": "10s", "synchronous_commit": "off"})
+	dsn := p.DSN("")
+	db := open(t, dsn, properties, "INSERT INTO properties (location) VALUES ('a')")
+	l, tracker := follow(t, Config{DatabaseURL: dsn})
+	settled(t, l, tracker, "properties")
+	caughtUp(t, l, tracker)
+	row := read(t, tracker, coherence.RowTag("properties", "id", "1"))
+	for range 50 {
+		row.at = tracker.Stamp()
+		exec(t, db, "UPDATE properties SET price = price + 1")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err := l.CatchUp(ctx)
+		cancel()
+		if v := row.verdict(tracker); err != nil || v != coherence.Changed {
+			t.Fatalf("after catching up: %s, %v", v, err)
+		}
+	}
+}
