@@ -1,5 +1,6 @@
 # make test       all that must hold, on real PostgreSQL and Redis servers; under 10 minutes
-# make race       the race of writers and readers at length, with its figures
+# make race       the race of writers and readers at length, and the times and
+#                 loads of the whole system, with their figures
 # make bench      the hit path, and what a fill costs
 # make generated  fails if generated code is not what its sources say (builds sqlc: 3 minutes)
 
@@ -29,7 +30,8 @@ servers:
 	fi
 
 race: servers
-	go test -count=1 -timeout 30m -run TestRace -v ./proxy -race.commits=20000 -race.reads=400000 -race.bound=50ms
+	go test -count=1 -timeout 30m -v ./proxy -run 'TestRace|TestLatency|TestSystem' \
+		-race.commits=20000 -race.reads=400000 -race.bound=50ms -latency.updates=1000 -floor.pages=10000
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/coherence ./proxy/replication ./backend/api
