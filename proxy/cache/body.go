@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,9 @@ import (
 // copying ──► complete | broken      the client reads the rest from the copy
 // copying ──► tooLong                the copy is given up, and the client reads
 // on from the upstream, at its own pace.
+//
+// Too long is a body of too many bytes, and one that takes longer than copyTime:
+// a stream that never ends must not hold a slot at the upstream for ever.
 type copiedBody struct {
 	upstream io.ReadCloser
 	length   int64 // -1 if unknown
@@ -26,21 +30,22 @@ type copiedBody struct {
 	// client is given the last of it.
 	ended func(copied []byte, err error)
 
-	start sync.Once
+	start, over sync.Once
+	late        atomic.Bool // copyTime is over
 
-	mu     sync.Mutex // guards the following
-	grew   sync.Cond  // on mu: data or err changed
-	data   []byte     // what the client may have
-	err    error      // io.EOF once complete; nil while copying
-	read   int        // how much of data the client has
-	closed bool       // the client reads no more
-	orphan *time.Timer
+	mu    sync.Mutex // guards the following
+	grew  sync.Cond  // on mu: data or err changed
+	data  []byte     // what the client may have
+	err   error      // io.EOF once complete; nil while copying
+	read  int        // how much of data the client has
+	left  bool       // the client reads no more
+	timer *time.Timer
 }
 
 var errTooLong = errors.New("the body is longer than what is stored")
 
-// orphanTime is how long a copy may go on once its client has left.
-const orphanTime = 30 * time.Second
+// copyTime is how long a body may take to be copied.
+const copyTime = 30 * time.Second
 
 func newCopiedBody(upstream io.ReadCloser, length, limit int64, cancel context.CancelFunc, ended func([]byte, error)) *copiedBody {
 	b := &copiedBody{upstream: upstream, length: length, limit: limit, cancel: cancel, ended: ended}
@@ -76,32 +81,42 @@ func (b *copiedBody) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-// Close says that the client reads no more.
+// Close says that the client reads no more. The copy goes on.
 func (b *copiedBody) Close() error {
 	b.begin()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	if b.err == errTooLong {
-		b.cancel()
-		return b.upstream.Close()
-	}
+	b.abandon()
 	return nil
 }
 
-// abandon says that the client has left. The copy is given a while to end.
+// abandon says that the client has left.
 func (b *copiedBody) abandon() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.err == errTooLong:
+	b.left = true
+	if b.late.Load() || b.err == errTooLong {
 		b.cancel()
-	case b.err == nil && b.orphan == nil:
-		b.orphan = time.AfterFunc(orphanTime, b.cancel)
 	}
 }
 
-func (b *copiedBody) begin() { b.start.Do(func() { go b.copy() }) }
+func (b *copiedBody) begin() {
+	b.start.Do(func() {
+		b.timer = time.AfterFunc(copyTime, b.giveUp)
+		go b.copy()
+	})
+}
+
+// giveUp ends the copy, and the fetch too if the client has left.
+func (b *copiedBody) giveUp() {
+	b.end(nil, errTooLong)
+	b.late.Store(true)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left {
+		b.cancel()
+	}
+}
+
+func (b *copiedBody) end(copied []byte, err error) { b.over.Do(func() { b.ended(copied, err) }) }
 
 // copy reads the body until its end or the limit.
 func (b *copiedBody) copy() {
@@ -109,7 +124,7 @@ func (b *copiedBody) copy() {
 	for {
 		n, err := b.upstream.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		if int64(len(buf)) > b.limit {
+		if int64(len(buf)) > b.limit || err == nil && b.late.Load() {
 			err = errTooLong
 		}
 		if err != nil {
@@ -137,19 +152,16 @@ func (b *copiedBody) publish(data []byte, err error) {
 // finish ends the copying, for whoever waits for the copy and then for the
 // client.
 func (b *copiedBody) finish(data []byte, err error) {
+	b.timer.Stop()
 	if err == io.EOF {
-		b.ended(fitted(data), nil)
+		b.end(fitted(data), nil)
 	} else {
-		b.ended(nil, err)
+		b.end(nil, err)
 	}
 	b.publish(data, err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	abandoned := b.orphan != nil
-	if abandoned {
-		b.orphan.Stop()
-	}
-	if err == errTooLong && !b.closed && !abandoned {
+	if err == errTooLong && !b.left {
 		return // the client reads on
 	}
 	// The body is at its end, or nobody wants the rest: closing can say nothing

@@ -119,7 +119,7 @@ func New(c Config) (*Cache, error) {
 		catchUp:        c.CatchUp,
 		writeWait:      c.WriteWait,
 		ignoreCookies:  ignore,
-		privateHeaders: fieldNames(c.PrivateHeaders),
+		privateHeaders: inBothSpellings(fieldNames(c.PrivateHeaders)),
 		bypass:         bypass,
 		fetches:        newLimiter(c.MaxFetches, c.QueueTimeout),
 		writes:         newLimiter(c.MaxFetches, c.QueueTimeout),

@@ -1,9 +1,13 @@
 package cache_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +15,7 @@ import (
 	"time"
 
 	"walcache/proxy/cache"
+	"walcache/proxy/coherence"
 )
 
 // together sends n requests at the same time and returns what came back.
@@ -71,7 +76,7 @@ func TestMiss_WaitersAreMarkedCollapsed(t *testing.T) {
 	g := newGate()
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) { g.pass(r); fmt.Fprint(rw, "x") })
 	go func() {
-		eventually(t, "the leader is at the upstream", func() bool { return g.at.Load() == 1 })
+		eventually(t, "19 wait", func() bool { return w.cache.Stats().Waiting == 19 })
 		close(g.open)
 	}()
 	collapsed := 0
@@ -105,15 +110,17 @@ func TestMiss_WhoArrivesDuringAFetchDoesNotGetWhatItReadBeforeAChange(t *testing
 	go func() { r, _ := w.try(context.Background(), http.MethodGet, "/a"); first <- r }()
 	<-reading
 	w.db.commit("properties")
-	second := make(chan reply)
-	go func() { r, _ := w.try(context.Background(), http.MethodGet, "/a"); second <- r }()
-	eventually(t, "the second waits", func() bool { return w.cache.Stats().Waiting == 1 })
-	close(changed)
+	go func() {
+		eventually(t, "the others wait", func() bool { return w.cache.Stats().Waiting == 50 })
+		close(changed)
+	}()
+	for _, r := range w.together(50, "/a", nil) {
+		if r.body != "2" {
+			t.Errorf("got %q, not what was read once for all who came after the change", r.body)
+		}
+	}
 	if r := <-first; r.body != "1" {
 		t.Errorf("the first got %q", r.body)
-	}
-	if r := <-second; r.body != "2" {
-		t.Errorf("the second got %q, read before a change that it may have known of", r.body)
 	}
 	w.wantFetches(2)
 }
@@ -129,7 +136,7 @@ func TestMiss_AKeyThatNeverStaysFreshHasAtMostTwoFetchesAtATime(t *testing.T) {
 		at.Add(-1)
 		fmt.Fprint(rw, "x")
 	})
-	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -148,10 +155,12 @@ func TestMiss_AKeyThatNeverStaysFreshHasAtMostTwoFetchesAtATime(t *testing.T) {
 			}
 		})
 	}
+	eventually(t, "all have been answered a few times", func() bool { return answered.Load() >= 1000 })
+	stop()
 	wg.Wait()
 	t.Logf("%d answers, %d fetches, at most %d at a time", answered.Load(), w.fetches.Load(), most.Load())
-	if most.Load() > 2 || answered.Load() < 200 {
-		t.Errorf("%d fetches at a time, %d answers", most.Load(), answered.Load())
+	if most.Load() > 2 {
+		t.Errorf("%d fetches at a time", most.Load())
 	}
 }
 
@@ -247,6 +256,118 @@ func TestFailure_AnErrorPageIsSharedAndNotStored(t *testing.T) {
 		t.Errorf("%d fetches of an error page", n)
 	}
 	w.wantSays(w.get("/a"), "fwd=uri-miss", "detail=status")
+}
+
+// meddler lets a test do something when a verdict has been given.
+type meddler struct {
+	*database
+	then atomic.Pointer[func(coherence.Verdict)]
+}
+
+func (m *meddler) Judge(asOf coherence.Position, deps coherence.Dependencies, now time.Time) coherence.Verdict {
+	v := m.database.Judge(asOf, deps, now)
+	if then := m.then.Swap(nil); then != nil {
+		(*then)(v)
+	}
+	return v
+}
+
+// Who is about to lead a flight finds a fresh answer after all. Before it can
+// hand that on, the row changes, and somebody who knows of it comes to wait.
+func TestMiss_WhoComesAfterAChangeDoesNotGetWhatWasFreshBefore(t *testing.T) {
+	var row atomic.Int64
+	m := &meddler{}
+	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, row.Load()) }, func(c *cache.Config) {
+		m.database = c.Truth.(*database)
+		c.Truth = m
+	})
+	change := func() { row.Add(1); w.db.commit("users") }
+	w.get("/a")
+	change()
+	late := make(chan reply, 1)
+	findsItFresh := func(v coherence.Verdict) {
+		if v != coherence.Fresh {
+			t.Errorf("what has just been stored is %v", v)
+		}
+		change()
+		go func() { r, _ := w.try(context.Background(), http.MethodGet, "/a"); late <- r }()
+		eventually(t, "the other waits", func() bool { return w.cache.Stats().Waiting == 1 })
+	}
+	findsItChanged := func(coherence.Verdict) {
+		w.get("/a")
+		m.then.Store(&findsItFresh)
+	}
+	m.then.Store(&findsItChanged)
+	w.get("/a")
+	if r := <-late; r.body != "2" {
+		t.Errorf("got %q, read before a change that it may have known of (%s)", r.body, r.says())
+	}
+}
+
+// A client that has closed its side of the connection has left, as far as
+// net/http can tell, but it may read what it is sent.
+func TestWaiter_ThatHasClosedItsSideGetsNoEmptyAnswer(t *testing.T) {
+	g := newGate()
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) { g.pass(r); fmt.Fprint(rw, "x") })
+	defer close(g.open)
+	go func() { _, _ = w.try(context.Background(), http.MethodGet, "/a") }()
+	eventually(t, "the leader is at the upstream", func() bool { return g.at.Load() == 1 })
+	conn, err := net.Dial("tcp", w.proxy.Listener.Addr().String())
+	must(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /a HTTP/1.1\r\nHost: %s\r\n\r\n", w.proxy.Listener.Addr())
+	eventually(t, "it waits", func() bool { return w.cache.Stats().Waiting == 1 })
+	must(t, conn.(*net.TCPConn).CloseWrite())
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusBadGateway {
+		t.Errorf("%s", res.Status)
+	}
+}
+
+// Whatever clients and the upstream do, nothing of it stays behind.
+func TestNothingIsLeftOver(t *testing.T) {
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		n := rand.IntN(8)
+		if n == 0 {
+			rw.Header().Set("Cache-Control", "private")
+		}
+		if n == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		if n == 2 {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprint(rw, strings.Repeat("x", rand.IntN(100_000)))
+		if n == 3 {
+			_ = http.NewResponseController(rw).Flush()
+			panic(http.ErrAbortHandler)
+		}
+	}, func(c *cache.Config) {
+		c.MaxFetches, c.QueueTimeout = 4, 5*time.Millisecond
+		c.MaxObject, c.Grace = 50_000, time.Millisecond
+	})
+	before := runtime.NumGoroutine()
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for range 100 {
+				ctx, leave := context.WithTimeout(context.Background(), time.Duration(rand.IntN(10_000))*time.Microsecond)
+				_, _ = w.try(ctx, http.MethodGet, fmt.Sprint("/", rand.IntN(3))) // what comes of it is not what is tested
+				w.db.commit("users")
+				leave()
+			}
+		})
+	}
+	clients.Wait()
+	eventually(t, "nobody is at the upstream or waits", func() bool {
+		s := w.cache.Stats()
+		return s.Fetches.Now == 0 && s.Waiting == 0
+	})
+	w.proxy.CloseClientConnections()
+	w.upstream.CloseClientConnections()
+	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestLeader_WhoseClientLeavesDoesNotFailTheWaiters(t *testing.T) {

@@ -19,6 +19,11 @@ func failing(status int) bool {
 	return false
 }
 
+// nobody answers a client that has left, or to net/http seems to: one that has
+// closed its side of the connection may still read, and without an answer it
+// would get an empty 200.
+var nobody = &origin.Failure{Status: http.StatusBadGateway, Err: errNobody}
+
 // fallback is what may be served while the upstream fails, or nil.
 func (c *Cache) fallback(miss found) *Entry {
 	if miss.entry == nil {
@@ -35,6 +40,7 @@ func (c *Cache) fallback(miss found) *Entry {
 func (t *fetch) failed(w http.ResponseWriter, err error) {
 	switch err {
 	case errNobody:
+		sendFailure(w, nobody, t.how)
 		return
 	case errNotModified:
 		t.sendNotModified(w)

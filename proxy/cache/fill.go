@@ -22,7 +22,8 @@ type fetch struct {
 	detach func() bool // ends what cancels the fetch when the client leaves
 
 	// evaluates says that the client's preconditions are kept from the upstream,
-	// whose 304 would be of no use to others, and evaluated here.
+	// whose 304 would be of no use to others, and evaluated here. What is for one
+	// client only goes to it whole: a 304 would lose its Set-Cookie.
 	evaluates bool
 
 	release  func() // gives back the slot
@@ -125,7 +126,7 @@ func (t *fetch) answered(res *http.Response) error {
 		return errNobody
 	case failing(res.StatusCode) && c.fallback(t.miss) != nil:
 		return errServeStale
-	case t.evaluates && res.StatusCode == http.StatusOK && t.hasAlready():
+	case t.evaluates && t.terms.shared && res.StatusCode == http.StatusOK && t.hasAlready():
 		return errNotModified
 	}
 	return nil

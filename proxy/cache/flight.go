@@ -31,6 +31,7 @@ type flight struct {
 	key     flightKey
 	number  uint64        // the how manieth to begin; 0 until it has. Guarded by flights.mu
 	landed  bool          // Guarded by flights.mu
+	next    *flight       // for those whom this one did not serve. Guarded by flights.mu
 	outcome outcome       // set before done is closed
 	done    chan struct{} // closed when there is an outcome
 }
@@ -57,16 +58,23 @@ func (fs *flights) now() uint64 {
 }
 
 // join returns the running flight for a key, or a new one that the caller has
-// to lead.
-func (fs *flights) join(key flightKey) (f *flight, lead bool) {
+// to lead. All who have waited for one in vain get the same next one, also who
+// is so late to join it that it has landed.
+func (fs *flights) join(key flightKey, waited *flight) (f *flight, lead bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f := fs.running[key]; f != nil {
-		return f, false
+	if waited != nil && waited.next != nil && waited.next.key == key {
+		return waited.next, false
 	}
-	f = &flight{key: key, done: make(chan struct{})}
-	fs.running[key] = f
-	return f, true
+	f = fs.running[key]
+	if lead = f == nil; lead {
+		f = &flight{key: key, done: make(chan struct{})}
+		fs.running[key] = f
+	}
+	if waited != nil {
+		waited.next = f
+	}
+	return f, lead
 }
 
 // begin says that from here on data is read.
@@ -90,5 +98,6 @@ func (fs *flights) end(f *flight, o outcome) {
 	close(f.done)
 }
 
-// beganAfter reports whether a flight that has landed began after a moment.
-func (f *flight) beganAfter(moment uint64) bool { return f.number == 0 || f.number > moment }
+// beganAfter reports whether a flight that has landed began after a moment. One
+// that never began read nothing then.
+func (f *flight) beganAfter(moment uint64) bool { return f.number > moment }

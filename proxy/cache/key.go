@@ -61,6 +61,17 @@ func fieldNames(lines []string) []string {
 	return names
 }
 
+// inBothSpellings adds the names with "_" for "-". To a service behind CGI or
+// WSGI they are the same, and api_key is what some clients send.
+func inBothSpellings(names []string) []string {
+	for _, name := range names {
+		if strings.Contains(name, "-") {
+			names = append(names, http.CanonicalHeaderKey(strings.ReplaceAll(name, "-", "_")))
+		}
+	}
+	return names
+}
+
 // flightKey groups requests that one answer may serve: those alike in what the
 // answers under the key were seen to vary by, or before there are any, in the
 // content coding.

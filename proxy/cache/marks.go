@@ -1,16 +1,20 @@
 package cache
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 )
 
 // marks remembers keys whose last answer was for one client only. Requests for
 // them do not wait for one another: they would wait in vain, one after the
-// other ("hit-for-miss").
+// other ("hit-for-miss"). It remembers a hash of each, or long keys that a
+// client makes up could fill the memory; two keys with one hash fetch in
+// parallel more often than they need.
 type marks struct {
+	seed  maphash.Seed
 	mu    sync.Mutex // guards the following
-	until map[Key]time.Time
+	until map[uint64]time.Time
 }
 
 const (
@@ -18,43 +22,38 @@ const (
 	maxMarks = 1 << 16
 )
 
-func newMarks() *marks { return &marks{until: map[Key]time.Time{}} }
+func newMarks() *marks { return &marks{seed: maphash.MakeSeed(), until: map[uint64]time.Time{}} }
 
 func (m *marks) has(key Key) bool {
+	hash := maphash.Comparable(m.seed, key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	until, ok := m.until[key]
+	until, ok := m.until[hash]
 	if ok && !time.Now().Before(until) {
-		delete(m.until, key)
+		delete(m.until, hash)
 		return false
 	}
 	return ok
 }
 
-// set marks a key. When there is no room for it, marks that have run out go,
-// or if there are none, any one.
+// set marks a key. Any other makes room for it if need be: to look for one that
+// has run out would hold up all misses.
 func (m *marks) set(key Key) {
+	hash := maphash.Comparable(m.seed, key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
-	if len(m.until) >= maxMarks {
-		for k, until := range m.until {
-			if !now.Before(until) {
-				delete(m.until, k)
-			}
+	for other := range m.until {
+		if len(m.until) < maxMarks {
+			break
 		}
-		for k := range m.until {
-			if len(m.until) < maxMarks {
-				break
-			}
-			delete(m.until, k)
-		}
+		delete(m.until, other)
 	}
-	m.until[key] = now.Add(markFor)
+	m.until[hash] = time.Now().Add(markFor)
 }
 
 func (m *marks) clear(key Key) {
+	hash := maphash.Comparable(m.seed, key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.until, key)
+	delete(m.until, hash)
 }

@@ -14,16 +14,18 @@ const rounds = 3
 // fetch that it leads, one that it waits for, or one of its own.
 func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Page, miss found) {
 	arrival := c.flights.now()
+	var waited *flight
 	for range rounds {
 		if !c.mayWait(&q, page) {
 			break
 		}
-		f, lead := c.flights.join(q.flightKey(page))
+		f, lead := c.flights.join(q.flightKey(page), waited)
 		if lead {
 			c.lead(w, r, q, miss, f)
 			return
 		}
 		if !c.wait(r.Context(), f) {
+			sendFailure(w, nobody, missed(miss.reason, ""))
 			return
 		}
 		if f.outcome.alone() {
@@ -32,6 +34,7 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 		if c.share(w, &q, f, f.beganAfter(arrival), miss) {
 			return
 		}
+		waited = f
 		page, _ = c.store.Get(r.Context(), q.key)
 	}
 	c.countMiss(miss)
@@ -100,16 +103,17 @@ func (c *Cache) share(w http.ResponseWriter, q *request, f *flight, beganAfter b
 
 // refresh has one request replace what is served stale meanwhile.
 func (c *Cache) refresh(r *http.Request, q request, page *Page, stale found) {
-	f, lead := c.flights.join(q.flightKey(page))
+	f, lead := c.flights.join(q.flightKey(page), nil)
 	if !lead {
 		return
 	}
 	// The client does not wait for it, so to the fetch it has left already. It
-	// ends by the upstream's timeouts and those of an abandoned copy.
+	// ends by the upstream's timeout, and by that of a copy.
 	gone, leave := context.WithCancel(context.Background())
 	leave()
 	r = r.Clone(context.Background())
-	q.header = r.Header
+	r.Method, q.head = http.MethodGet, false // the answer to a HEAD has no body to store
+	q.header = endToEnd(r.Header)
 	go c.fetch(gone, nowhere{}, r, q, stale, f)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"walcache/proxy/origin"
@@ -72,10 +73,14 @@ func unsafe(method string) bool {
 }
 
 // isBypassed reports whether a pattern matches the path: as sent, decoded, or
-// in the simplest of the forms that a service may take to be the same.
+// in the simplest of the forms that a service may take to be the same, with a
+// slash at its end and without.
 func (c *Cache) isBypassed(r *http.Request) bool {
 	raw, _, _ := strings.Cut(r.RequestURI, "?")
-	return anyMatches(c.bypass, raw) || anyMatches(c.bypass, r.URL.Path) || anyMatches(c.bypass, path.Clean(r.URL.Path))
+	simplest := path.Clean(r.URL.Path)
+	return slices.ContainsFunc([]string{raw, r.URL.Path, simplest, simplest + "/"}, func(path string) bool {
+		return anyMatches(c.bypass, path)
+	})
 }
 
 // contract is what a service says to this proxy alone.

@@ -19,6 +19,7 @@ func TestPrivate_NobodySeesAnothersBody(t *testing.T) {
 		{"by cookie, and the origin says nothing", "Cookie", nil},
 		{"by token, and the origin says nothing", "Authorization", nil},
 		{"by a private header, and the origin says nothing", "X-Api-Key", nil},
+		{"by a private header as CGI spells it, and the origin says nothing", "X_api_key", nil},
 		{"by token, with a lifetime that is not for them", "Authorization", []string{"Cache-Control: max-age=60"}},
 		{"by a cookie that it sets", "X-Who", []string{"Set-Cookie: id=1"}},
 		{"by a Vary that it sends", "Cookie", []string{"Vary: Cookie", "Cache-Control: max-age=60"}},

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"walcache/proxy/origin"
@@ -12,7 +13,7 @@ type request struct {
 	view   origin.View
 	key    Key
 	head   bool
-	header http.Header
+	header http.Header // as the upstream gets it
 	asks   directives
 	// Which of the fields that may say who is asking are there.
 	authorization bool
@@ -21,19 +22,35 @@ type request struct {
 
 // newRequest reads a GET or a HEAD.
 func (c *Cache) newRequest(r *http.Request, v origin.View) request {
+	h := endToEnd(r.Header)
 	q := request{
 		view:          v,
 		key:           Key{v.Scheme, v.Host, v.Target},
 		head:          r.Method == http.MethodHead,
-		header:        r.Header,
-		asks:          asks(r.Header),
-		authorization: len(r.Header["Authorization"]) > 0,
+		header:        h,
+		asks:          asks(h),
+		authorization: len(h["Authorization"]) > 0,
 	}
-	q.credentials = q.authorization || c.hasCookie(r.Header["Cookie"])
+	q.credentials = q.authorization || c.hasCookie(h["Cookie"])
 	for _, name := range c.privateHeaders {
-		q.credentials = q.credentials || len(r.Header[name]) > 0
+		q.credentials = q.credentials || len(h[name]) > 0
 	}
 	return q
+}
+
+// endToEnd is a request's header as the upstream gets it: without the fields
+// that Connection names (RFC 9110, section 7.6.1). Or a client could have the
+// answer to a request without a field stored as that to a request with it.
+func endToEnd(h http.Header) http.Header {
+	named := fieldNames(h["Connection"])
+	if !slices.ContainsFunc(named, func(name string) bool { return h[name] != nil }) {
+		return h
+	}
+	h = h.Clone()
+	for _, name := range named {
+		delete(h, name)
+	}
+	return h
 }
 
 // asks reads the directives of a request. Pragma counts only where there is no

@@ -85,6 +85,13 @@ func TestConditional_TheProxyAnswers304(t *testing.T) {
 }
 
 // Preconditions are about what a success would send (RFC 9110, section 13.2.1).
+func TestConditional_WhatIsForOneClientGoesToItWhole(t *testing.T) {
+	w := newWorld(t, text("x", `ETag: "1"`, "Set-Cookie: id=1"))
+	if r := w.get("/a", `If-None-Match: "1"`); r.header.Get("Set-Cookie") != "id=1" {
+		t.Errorf("the cookie was lost: %d %v", r.status, r.header)
+	}
+}
+
 func TestConditional_AnErrorIsNotAnsweredWith304(t *testing.T) {
 	w := newWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("ETag", `"v1"`)
@@ -107,6 +114,18 @@ func TestVary_SelectsTheVariant(t *testing.T) {
 	w.wantHit(w.get("/a", "Accept-Language:  en "), "en")
 	w.wantSays(w.get("/a"), "fwd=vary-miss")
 	w.wantFetches(3)
+}
+
+// The upstream does not see a field that Connection names.
+func TestVary_ByAFieldThatDoesNotGoUpstream(t *testing.T) {
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		text("in "+r.Header.Get("Accept-Language"), "Vary: Accept-Language")(rw, r)
+	})
+	w.get("/a", "Connection: Accept-Language", "Accept-Language: de")
+	if r := w.get("/a", "Accept-Language: de"); r.body != "in de" {
+		t.Errorf("got %q (%s)", r.body, r.says())
+	}
+	w.wantHit(w.get("/a"), "in ")
 }
 
 func TestVary_TheVariantAskedForLeastMakesRoom(t *testing.T) {
@@ -201,7 +220,7 @@ func TestRequest_NoCacheIsHonouredWhereNothingIsProven(t *testing.T) {
 
 func TestBypass_PathsPass(t *testing.T) {
 	w := newWorld(t, counted(), func(c *cache.Config) { c.Bypass = []string{"/admin/*", "/cart*"} })
-	for _, target := range []string{"/admin/x", "/cart", "/cart/1?a", "/%61dmin/x", "/x/../admin/y", "//admin/y", "/admin%2Fx"} {
+	for _, target := range []string{"/admin/x", "/cart", "/cart/1?a", "/%61dmin/x", "/x/../admin/y", "//admin/y", "/admin%2Fx", "//admin/", "/x/../admin/"} {
 		w.get(target)
 		w.wantSays(w.get(target), "fwd=bypass", "detail=path")
 	}

@@ -141,6 +141,17 @@ func TestGrace_ServesWhatWasReadLatelyWhileOneRequestRefreshesIt(t *testing.T) {
 	w.wantFetches(2)
 }
 
+// What refreshes an answer on behalf of a HEAD brings its body too.
+func TestExpired_IsRefreshedWholeByAHead(t *testing.T) {
+	w := newWorld(t, once(text("old", "Cache-Control: max-age=60, stale-while-revalidate=600", expired), func(rw http.ResponseWriter) {
+		fmt.Fprint(rw, "new")
+	}))
+	w.get("/a")
+	w.wantSays(w.do(http.MethodHead, "/a"), "fwd=stale", "detail=expired")
+	eventually(t, "the new answer is stored", func() bool { return w.cache.Stats().Stored == 2 })
+	w.wantHit(w.get("/a"), "new")
+}
+
 // A client that asks for proof gets none of it.
 func TestGrace_NotForWhoAsksForProof(t *testing.T) {
 	w := newWorld(t, counted(), withGrace)

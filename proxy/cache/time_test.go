@@ -187,32 +187,38 @@ func TestHitForMiss_IsForgottenAfterAMinute(t *testing.T) {
 	})
 }
 
-// A body that does not end is given up a while after its client has left.
-func TestCopy_IsGivenUpAWhileAfterItsClientHasLeft(t *testing.T) {
-	var gaveUp atomic.Bool
-	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "x")
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-		gaveUp.Store(true)
-	}, nil, func(b *bubble) {
-		ctx, leave := context.WithCancel(b.t.Context())
-		go b.get(ctx, "/a")
-		synctest.Wait()
-		time.Sleep(time.Hour)
-		if gaveUp.Load() {
-			t.Error("given up while the client was there")
-		}
-		leave()
-		time.Sleep(29 * time.Second)
-		if gaveUp.Load() {
-			t.Error("given up at once")
-		}
-		time.Sleep(2 * time.Second)
-		if !gaveUp.Load() || b.cache.Stats().Fetches.Now != 0 {
-			t.Errorf("given up: %v, slots held: %d", gaveUp.Load(), b.cache.Stats().Fetches.Now)
-		}
-	})
+// A body that does not end holds no slot for ever, and ends with its client.
+func TestCopy_OfAnEndlessBodyIsGivenUp(t *testing.T) {
+	for name, clientStays := range map[string]time.Duration{"its client leaves": 0, "its client stays": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			var ended atomic.Bool
+			inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+				for r.Context().Err() == nil {
+					fmt.Fprint(w, "x")
+					_ = http.NewResponseController(w).Flush()
+					time.Sleep(time.Second)
+				}
+				ended.Store(true)
+			}, nil, func(b *bubble) {
+				want := func(slots int64, over bool) {
+					t.Helper()
+					synctest.Wait()
+					if got := b.cache.Stats().Fetches.Now; got != slots || ended.Load() != over {
+						t.Errorf("%d slots held, ended: %v; want %d, %v", got, ended.Load(), slots, over)
+					}
+				}
+				ctx, leave := context.WithTimeout(b.t.Context(), max(clientStays, time.Millisecond))
+				defer leave()
+				go b.get(ctx, "/a")
+				time.Sleep(29500 * time.Millisecond)
+				want(1, false)
+				time.Sleep(2 * time.Second)
+				want(0, clientStays == 0)
+				time.Sleep(clientStays)
+				want(0, true)
+			})
+		})
+	}
 }
 
 // Waiting for the header has no limit but the upstream's.

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -126,6 +127,12 @@ func (o *Origin) rewrite(p *httputil.ProxyRequest) {
 		p.Out.Host = o.host
 	}
 	o.setForwarding(p)
+	if strings.EqualFold(p.Out.Header.Get("Upgrade"), "h2c") {
+		// HTTP/2 inside the connection would carry requests past all of this. RFC
+		// 9113, section 3.1, has no such upgrade any more.
+		p.Out.Header.Del("Upgrade")
+		p.Out.Header.Del("Connection")
+	}
 	p.Out.Header.Add("Via", via(p.In.ProtoMajor, p.In.ProtoMinor))
 	if x.Request != nil {
 		x.Request(p.Out.Header)

@@ -205,6 +205,16 @@ func TestForward_BelievesATrustedProxy(t *testing.T) {
 	}
 }
 
+// A service that speaks HTTP/2 would take whatever came through.
+func TestForward_DoesNotOpenATunnelForHTTP2(t *testing.T) {
+	upstream := newRecorder(t)
+	proxy := newProxy(t, origin.Config{Upstream: upstream.url})
+	send(t, proxy, "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: H2C\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+	if head := <-upstream.seen; strings.Contains(strings.ToLower(head), "upgrade") {
+		t.Errorf("the upgrade went on:\n%s", head)
+	}
+}
+
 func TestForward_SendsAnotherHostIfToldTo(t *testing.T) {
 	upstream := newRecorder(t)
 	proxy := newProxy(t, origin.Config{Upstream: upstream.url, Host: "internal"})
