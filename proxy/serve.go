@@ -159,7 +159,9 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		// so that it is not we who close one as a request arrives on it.
 		IdleTimeout:    120 * time.Second,
 		MaxHeaderBytes: 64 << 10,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// OPTIONS * is the service's to answer, like any other.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -110,6 +110,16 @@ func TestAsOf_EarlierThanTheFetchIsBelieved(t *testing.T) {
 	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
 }
 
+// A source that is still in the epoch before a gap answers from data that
+// nobody can place.
+func TestAsOf_OfAnotherEpochIsNotStored(t *testing.T) {
+	for _, stated := range []string{"0/64;epoch=e0", "what?"} {
+		w := newWorld(t, text("x", `Cache-Groups: "users"`, "As-Of-LSN: "+stated))
+		w.wantSays(w.get("/a"), "detail=unproven")
+		w.wantSays(w.get("/a"), "fwd=uri-miss")
+	}
+}
+
 func TestEpoch_ANewOneMakesEverythingStale(t *testing.T) {
 	w := newWorld(t, counted())
 	w.get("/a")

@@ -85,18 +85,17 @@ func (c *Cache) isBypassed(r *http.Request) bool {
 
 // contract is what a service says to this proxy alone.
 type contract struct {
-	asOf string // As-Of-LSN; "" if there is not exactly one
+	asOf string // As-Of-LSN; "" if there is none
 	tags []string
 }
 
 // takeContract takes it out of a response: a client has no use for it, and
 // another cache behind this one must not act on it.
 func takeContract(h http.Header) contract {
-	var c contract
-	if stated := h["As-Of-Lsn"]; len(stated) == 1 {
-		c.asOf = stated[0]
+	c := contract{
+		asOf: strings.Join(h["As-Of-Lsn"], ", "), // more than one are no position
+		tags: h["Cache-Groups"],
 	}
-	c.tags = h["Cache-Groups"]
 	for _, name := range []string{"As-Of-Lsn", "Cache-Groups", "Cdn-Cache-Control"} {
 		delete(h, name)
 	}

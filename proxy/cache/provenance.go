@@ -30,6 +30,9 @@ func (c *Cache) prove(stamp coherence.Position, said contract) (p provenance, re
 		return p, refusedUnproven
 	}
 	asOf, valid := c.truth.AsOf(stamp, said.asOf)
+	if asOf == (coherence.Position{}) {
+		return p, refusedUnproven // read before the fetch, and nobody knows when
+	}
 	p = provenance{asOf: asOf, tags: parseTags(said.tags), own: asOf.LSN >= stamp.LSN}
 	catalog := c.truth.Catalog()
 	if valid || c.trustTags {

@@ -112,14 +112,22 @@ func (t *Tracker) Stamp() Position {
 	return Position{Epoch: e.name, LSN: LSN(e.visible.Load())}
 }
 
-// AsOf is the position of data that its source states to be as of stated
-// (the text of an As-Of-LSN header), and whose fetch began at stamp. A
-// statement that does not parse, is of another epoch or is later than what is
-// known counts for nothing, and the stamp stands.
+// AsOf is the position of data that its source states to be as of stated (the
+// text of an As-Of-LSN header, "" without one), and whose fetch began at stamp.
+// A statement later than what is known counts for nothing, and the stamp
+// stands. One of another epoch, or that does not parse, makes the position
+// unknown, the zero Position: the source has data of its own, from before a gap
+// perhaps, and the stamp says nothing of that.
 func (t *Tracker) AsOf(stamp Position, stated string) (asOf Position, valid bool) {
+	if stated == "" {
+		return stamp, false
+	}
 	p, err := ParsePosition(stated)
 	e := t.epoch.Load()
-	if err != nil || e == nil || p.Epoch != e.name || p.Epoch != stamp.Epoch || p.LSN > LSN(e.known.Load()) {
+	switch {
+	case err != nil || e == nil || p.Epoch != e.name || p.Epoch != stamp.Epoch:
+		return Position{}, false
+	case p.LSN > LSN(e.known.Load()):
 		return stamp, false
 	}
 	return p, true
