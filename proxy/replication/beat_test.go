@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,4 +99,45 @@ func TestCatchUp_SeesAsynchronousCommits(t *testing.T) {
 			t.Fatalf("after catching up: %s, %v", v, err)
 		}
 	}
+}
+
+// A beat vouches for every commit that was acknowledged before it began.
+func TestBeat_VouchesOnlyForWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	p := sandboxtest.OwnPostgres(t, map[string]string{"fsync": "off", "wal_writer_delay": "10s", "synchronous_commit": "off"})
+	dsn := p.DSN("")
+	db := open(t, dsn, properties, "INSERT INTO properties (location) VALUES ('a')")
+	type commit struct {
+		acknowledged time.Time
+		after        coherence.LSN // its record ends later
+	}
+	var mu sync.Mutex // guards the following
+	var commits []commit
+	beats := 0
+	tracker := coherence.NewTracker(1<<10, bound)
+	sink := &recorder{Tracker: tracker, vouch: func(m time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		beats++
+		for _, c := range commits {
+			if known := tracker.Progress(m).Known; c.acknowledged.Before(m) && known <= c.after {
+				t.Errorf("a beat vouches for a commit after %s, and %s is known", c.after, known)
+			}
+		}
+		commits = nil
+	}}
+	l, stop := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, l, tracker, "properties")
+	for done := false; !done; {
+		lsn, err := coherence.ParseLSN(query[string](t, db, "SELECT pg_current_wal_insert_lsn()::text"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		exec(t, db, "UPDATE properties SET price = price + 1")
+		mu.Lock()
+		commits = append(commits, commit{time.Now(), lsn})
+		done = beats > 15
+		mu.Unlock()
+	}
+	stop()
 }

@@ -63,7 +63,7 @@ func (l *Listener) session(ctx context.Context) error {
 	l.update(func(st *Status) { st.State, st.Sessions = "catching up", st.Sessions+1 })
 	err := s.run(ctx)
 	l.past.undecodable = undecodable(err)
-	l.past.known = coherence.LSN(s.received.Load())
+	l.past.known = max(l.past.known, coherence.LSN(s.received.Load()))
 	visible, _ := s.barrier.position()
 	l.past.unseen = visible == 0
 	l.past.catalog = s.settled
@@ -213,7 +213,7 @@ func (s *session) resume(ctx context.Context, now lineage, confirmed coherence.L
 		return err
 	}
 	if why := s.past.broken(now, seen, c, confirmed, made); why != "" {
-		s.past.epoch, s.past.catalog = s.newEpoch(why, confirmed), c
+		s.past.epoch, s.past.known, s.past.catalog = s.newEpoch(why, confirmed), confirmed, c
 	}
 	s.past.lineage, s.past.xmax = now, seen.snapshot.xmax
 	s.epoch, s.settled = s.past.epoch, s.past.catalog

@@ -185,6 +185,32 @@ func TestSession_LostConnectionsKeepTheEpoch(t *testing.T) {
 	epochs(t, l, 1)
 }
 
+// A session that ends while it replays knows less than those before it; what
+// they knew, the tracker still does.
+func TestSession_AShortOneForgetsNothing(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties)
+	tracker := coherence.NewTracker(1<<10, bound)
+	l, stop := launch(t, Config{DatabaseURL: dsn}, tracker)
+	settled(t, l, tracker, "properties")
+	exec(t, db, "INSERT INTO properties (location) SELECT 'x' FROM generate_series(1, 100000)") // to replay
+	caughtUp(t, l, tracker)
+	known := tracker.Progress(time.Now()).Known
+	for range 2 {
+		sessions := l.Status().Sessions
+		exec(t, db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walcache' AND datname = current_database()")
+		eventually(t, "another session", func() bool { return l.Status().Sessions > sessions })
+	}
+	stop()
+	if l.past.known < known {
+		t.Errorf("%s was known, and then %s", known, l.past.known)
+	}
+	if n := l.Status().Epochs; n != 1 {
+		t.Errorf("%d epochs", n)
+	}
+}
+
 // A message outside a transaction is the last thing in the WAL.
 func TestSession_AMessageAtTheEndOfTheWALKeepsTheEpoch(t *testing.T) {
 	t.Parallel()

@@ -17,6 +17,7 @@ type recorder struct {
 	mu      sync.Mutex // guards the following
 	records []coherence.Record
 	check   func(coherence.Record)
+	vouch   func(m time.Time)
 	oldest  time.Duration // of fresh-as-of, when the next beat came
 }
 
@@ -36,6 +37,9 @@ func (r *recorder) Beat(epoch string, m time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.oldest = max(r.oldest, r.Tracker.Progress(time.Now()).FreshAge)
+	if r.vouch != nil {
+		r.vouch(m)
+	}
 	r.Tracker.Beat(epoch, m)
 }
 
