@@ -47,8 +47,9 @@ type tableColumn struct {
 //
 // A replica identity by default means the primary key, which must not be
 // deferrable. From PostgreSQL 18 on, it cannot carry updates with generated
-// columns in it, which are not published: the application's would fail. A publication with a row filter or a column list carries less
-// than the table's changes, and counts for nothing.
+// columns in it, which are not published: the application's would fail. A
+// publication with a row filter or a column list carries less than the table's
+// changes, and counts for nothing.
 func loadCatalog(ctx context.Context, db *pgx.Conn, updates string, ignore []string) (*catalog, error) {
 	const query = `
 SELECT c.oid, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind::text,
@@ -162,6 +163,16 @@ func (c *catalog) ancestors(t *table) []*table {
 		}
 	}
 	return found
+}
+
+// knows reports whether there is a table of that name.
+func (c *catalog) knows(name string) bool {
+	for _, t := range c.tables {
+		if t.name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // published is the catalog as caches need it. A table that others inherit from

@@ -39,9 +39,9 @@ type commit struct {
 // wrong. Relations that it describes may be its own uncommitted work, so they
 // stay its own until it commits.
 type decoder struct {
-	latest    func() *catalog              // the last reading of the system catalogs
-	reload    func() (*catalog, error)     // reads them again
-	notice    func(what string, err error) // something was not understood, and widened
+	latest    func() *catalog                         // the last reading of the system catalogs
+	reload    func(shown ...string) (*catalog, error) // reads them again, for a table that the stream shows
+	notice    func(what string, err error)            // something was not understood, and widened
 	relations map[uint32]*relation
 	open      *transaction            // between Begin and Commit
 	block     *transaction            // between Stream Start and Stream Stop
@@ -56,7 +56,7 @@ type transaction struct {
 	rows      map[*relation]int
 }
 
-func newDecoder(latest func() *catalog, reload func() (*catalog, error), notice func(string, error)) *decoder {
+func newDecoder(latest func() *catalog, reload func(shown ...string) (*catalog, error), notice func(string, error)) *decoder {
 	return &decoder{
 		latest: latest, reload: reload, notice: notice,
 		relations: map[uint32]*relation{}, streams: map[uint32]*transaction{},
@@ -72,8 +72,9 @@ func newTransaction(xid uint32) *transaction {
 func (d *decoder) inFlight() bool { return d.open != nil || d.block != nil }
 
 // decode takes one message, found at an LSN that everything received lies
-// before. It returns a commit if the message completes one. What it cannot understand raises the floor of everything:
-// nothing in the stream may keep the listener down, and nothing may be missed.
+// before. It returns a commit if the message completes one. What it cannot
+// understand raises the floor of everything: nothing in the stream may keep the
+// listener down, and nothing may be missed.
 func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -115,7 +116,7 @@ func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, err
 			delete(d.streams, m.Xid)
 		}
 	case *pglogrepl.StreamCommitMessageV2:
-		return d.streamCommit(m), nil
+		return d.streamCommit(m)
 	case *pglogrepl.RelationMessageV2:
 		return nil, d.relation(&m.RelationMessage)
 	case *pglogrepl.InsertMessageV2:
@@ -184,13 +185,9 @@ func (d *decoder) lookup(oid uint32) *relation {
 // relation that looks different from before was altered: its floor is raised,
 // under its old names and its new ones.
 func (d *decoder) relation(m *pglogrepl.RelationMessage) error {
-	rel := d.latest().relation(m)
-	if !rel.settled {
-		c, err := d.reload()
-		if err != nil {
-			return fmt.Errorf("describe %s.%s: %w", m.Namespace, m.RelationName, err)
-		}
-		rel = c.relation(m)
+	rel, err := d.describe(m)
+	if err != nil {
+		return err
 	}
 	t := d.current()
 	if old := d.lookup(m.RelationID); old != nil && !old.looksLike(rel) && t != nil {
@@ -207,6 +204,25 @@ func (d *decoder) relation(m *pglogrepl.RelationMessage) error {
 		known[m.RelationID] = rel
 	}
 	return nil
+}
+
+// describe joins what the stream says of a relation with the catalog, which is
+// read again where it does not know all of that. What a block of a streamed
+// transaction shows may never commit; streamCommit comes back to it.
+func (d *decoder) describe(m *pglogrepl.RelationMessage) (*relation, error) {
+	rel := d.latest().relation(m)
+	if rel.settled {
+		return rel, nil
+	}
+	shown := []string{rel.targets[0].name}
+	if d.block != nil {
+		shown = nil
+	}
+	c, err := d.reload(shown...)
+	if err != nil {
+		return nil, fmt.Errorf("describe %s.%s: %w", m.Namespace, m.RelationName, err)
+	}
+	return c.relation(m), nil
 }
 
 func (d *decoder) row(oid uint32, before *pglogrepl.TupleData, changes bool, after *pglogrepl.TupleData) {
@@ -263,7 +279,7 @@ func (d *decoder) announcement(m *pglogrepl.LogicalDecodingMessage) *commit {
 	return nil
 }
 
-func (d *decoder) streamCommit(m *pglogrepl.StreamCommitMessageV2) *commit {
+func (d *decoder) streamCommit(m *pglogrepl.StreamCommitMessageV2) (*commit, error) {
 	t := d.streams[m.Xid]
 	delete(d.streams, m.Xid)
 	if t == nil {
@@ -273,8 +289,14 @@ func (d *decoder) streamCommit(m *pglogrepl.StreamCommitMessageV2) *commit {
 	}
 	for oid, rel := range t.relations {
 		d.relations[oid] = rel
+		if rel.settled {
+			continue
+		}
+		if _, err := d.reload(rel.targets[0].name); err != nil {
+			return nil, err
+		}
 	}
-	return t.commit(coherence.LSN(m.TransactionEndLSN))
+	return t.commit(coherence.LSN(m.TransactionEndLSN)), nil
 }
 
 // widen makes up for a message that was not understood: within a transaction

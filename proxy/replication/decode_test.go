@@ -77,7 +77,7 @@ func newDecoding(t testing.TB) *decoding {
 			{Name: "n", Type: 20, Kind: coherence.Integer, Indexed: true},
 		},
 	}}}
-	reload := func() (*catalog, error) { d.reloads++; return c, nil }
+	reload := func(...string) (*catalog, error) { d.reloads++; return c, nil }
 	d.decoder = newDecoder(func() *catalog { return c }, reload, func(what string, err error) {
 		d.notices = append(d.notices, fmt.Sprintf("%s: %v", what, err))
 	})
@@ -284,7 +284,7 @@ func TestDecoder_WideTransactionsRaiseTheFloor(t *testing.T) {
 func TestDecoder_CannotReadTheCatalogs(t *testing.T) {
 	d := newDecoding(t)
 	lost := errors.New("connection lost")
-	d.reload = func() (*catalog, error) { return nil, lost }
+	d.reload = func(...string) (*catalog, error) { return nil, lost }
 	d.take(begin(7))
 	if _, err := d.decode(1, describe(2, "new", "id")); !errors.Is(err, lost) {
 		t.Errorf("got %v: the table counts as published", err)

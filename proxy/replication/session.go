@@ -226,7 +226,7 @@ func (s *session) resume(ctx context.Context, now lineage, confirmed coherence.L
 	} else {
 		s.barrier.visible = confirmed
 	}
-	s.decoder = newDecoder(s.latest.Load, func() (*catalog, error) { return s.reload(ctx) }, s.notice)
+	s.decoder = newDecoder(s.latest.Load, func(shown ...string) (*catalog, error) { return s.reload(ctx, shown...) }, s.notice)
 	return nil
 }
 
@@ -391,6 +391,9 @@ func (s *session) close() {
 	}
 }
 
+// connectTimeout bounds each attempt to connect.
+const connectTimeout = 5 * time.Second
+
 // connect opens an ordinary connection, for what needs SQL. Our own commits
 // wait for the local disk only, and never long for a lock that a table's owner
 // may need.
@@ -399,6 +402,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.ConnectTimeout = connectTimeout
 	params := config.RuntimeParams
 	params["application_name"] = applicationName
 	params["synchronous_commit"] = "local"

@@ -42,6 +42,7 @@ func openStream(ctx context.Context, databaseURL string) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.ConnectTimeout = connectTimeout
 	params := config.RuntimeParams
 	params["replication"] = "database"
 	params["application_name"] = applicationName

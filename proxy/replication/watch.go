@@ -106,18 +106,25 @@ func (s *session) align(ctx context.Context, c *catalog) ([]string, error) {
 // 3. Its row is updated, which is not published yet: stale for ever. The stream
 // describes the table before L counts as known, and describing it comes here,
 // so in 2 the cache knows already that it must not store.
-func (s *session) reload(ctx context.Context) (*catalog, error) {
+//
+// The transaction in 1 may not be visible when it is described, and the table
+// unknown to the catalog: shown names it, and it counts as altered.
+func (s *session) reload(ctx context.Context, shown ...string) (*catalog, error) {
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
 	c, err := loadCatalog(ctx, s.sql, s.publications.updates, s.config.IgnoreTables)
 	if err != nil {
 		return nil, err
 	}
-	if was := s.latest.Load(); was != nil {
-		if reflect.DeepEqual(c, was) {
-			return was, nil
-		}
+	if was := s.latest.Load(); was != nil && reflect.DeepEqual(c, was) {
+		c = was
+	} else if was != nil {
 		s.past.altered = append(s.past.altered, c.changedSince(was)...)
+	}
+	for _, name := range shown {
+		if !c.knows(name) {
+			s.past.altered = append(s.past.altered, name)
+		}
 	}
 	now := c.published()
 	now.Blind = append(now.Blind, s.past.altered...)

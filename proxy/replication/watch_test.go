@@ -155,3 +155,25 @@ func TestWatch_ATableIsNotPublishedWhileOlderWritersAreOpen(t *testing.T) {
 	blind(t, l, tracker)
 	expectStale(t, l, tracker, db, tags{"young/id=1"}, "UPDATE young SET v = 2", "young/id=1")
 }
+
+// A table is described before the transaction that made it is visible, and so
+// before the catalogs have it.
+func TestWatch_ATableThatTheCatalogsDoNotHaveYetIsBlind(t *testing.T) {
+	t.Parallel()
+	p := sandboxtest.OwnPostgres(t, map[string]string{"fsync": "off"})
+	dsn := p.DSN("")
+	db := open(t, dsn, properties, "SET synchronous_commit = local")
+	l, tracker := follow(t, Config{DatabaseURL: dsn})
+	settled(t, l, tracker, "properties")
+	caughtUp(t, l, tracker)
+	reload(t, db, nobodyAnswers)
+	released := hang(t, dsn, db, "CREATE TABLE fresh AS SELECT 1 AS a")
+	eventually(t, "the table to be blind", func() bool { return slices.Contains(tracker.Catalog().Blind, "fresh") })
+	if there := query[bool](t, db, "SELECT to_regclass('fresh') IS NOT NULL"); there {
+		t.Error("the table is visible, and this test tests nothing")
+	}
+	reload(t, db, "ALTER SYSTEM RESET synchronous_standby_names")
+	if err := <-released; err != nil {
+		t.Fatal(err)
+	}
+}
