@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -106,6 +107,21 @@ WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
 	return c, nil
 }
 
+// fingerprint changes with whatever loadCatalog reads, and costs a tenth of it:
+// each change of a catalog's row gives it a later xmin.
+func fingerprint(ctx context.Context, db *pgx.Conn) (text string, err error) {
+	const rows = "(SELECT count(*) || '/' || coalesce(sum(xmin::text::int8), 0) FROM %s)"
+	var catalogs []string
+	for _, name := range []string{"pg_class", "pg_attribute", "pg_index", "pg_inherits", "pg_namespace", "pg_publication", "pg_publication_rel"} {
+		catalogs = append(catalogs, fmt.Sprintf(rows, name))
+	}
+	err = db.QueryRow(ctx, "SELECT concat_ws(' ', "+strings.Join(catalogs, ", ")+")").Scan(&text)
+	if err != nil {
+		return "", fmt.Errorf("look at the system catalogs: %w", err)
+	}
+	return text, nil
+}
+
 var kinds = map[string]coherence.Kind{
 	"integer": coherence.Integer, "uuid": coherence.UUID, "boolean": coherence.Boolean,
 	"date": coherence.Date, "text": coherence.Text,
@@ -152,6 +168,16 @@ func (t *table) blind() bool {
 
 // listable reports that it need not be blind: its identity can carry updates.
 func (t *table) listable() bool { return t.blind() && t.identity }
+
+// anyListable reports that a table could be published and is not.
+func (c *catalog) anyListable() bool {
+	for _, t := range c.tables {
+		if t.listable() {
+			return true
+		}
+	}
+	return false
+}
 
 // ancestors are the tables that a table's rows show in, nearest first.
 func (c *catalog) ancestors(t *table) []*table {

@@ -43,6 +43,7 @@ type session struct {
 
 	latest   atomic.Pointer[catalog]
 	settled  *catalog            // the last whose changes were announced; watch owns it
+	looked   string              // the catalogs' fingerprint when nothing was left to do; watch owns it
 	inForce  bool                // the sink has settled, and not only what could be believed at the start
 	added    []string            // tables published by open, until settled
 	writers  map[uint32][]string // by table, the transactions that settling it waits for

@@ -68,7 +68,13 @@ func (s *session) lookAtServer(ctx context.Context) error {
 	return nil
 }
 
+// lookAtTables reads the system catalogs when something in them has changed, or
+// when there was something left to do.
 func (s *session) lookAtTables(ctx context.Context) error {
+	now, pending, err := s.glance(ctx)
+	if err != nil || now == s.looked && !pending {
+		return err
+	}
 	c, err := s.reload(ctx)
 	if err != nil {
 		return err
@@ -87,7 +93,22 @@ func (s *session) lookAtTables(ctx context.Context) error {
 		return fmt.Errorf("changes no longer published: %s", strings.Join(lost, ", "))
 	}
 	s.tell(c)
-	return s.settle(ctx, c)
+	if err := s.settle(ctx, c); err != nil {
+		return err
+	}
+	if s.inForce && len(s.altered(c)) == 0 && !c.anyListable() {
+		s.looked = now
+	}
+	return nil
+}
+
+// glance returns the catalogs' fingerprint, and whether the stream has shown
+// tables that are still to be announced.
+func (s *session) glance(ctx context.Context) (print string, pending bool, err error) {
+	s.sqlMu.Lock()
+	defer s.sqlMu.Unlock()
+	print, err = fingerprint(ctx, s.sql)
+	return print, len(s.past.altered) > 0, err
 }
 
 func (s *session) align(ctx context.Context, c *catalog) ([]string, error) {
