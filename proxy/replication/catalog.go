@@ -169,14 +169,18 @@ func (t *table) blind() bool {
 // listable reports that it need not be blind: its identity can carry updates.
 func (t *table) listable() bool { return t.blind() && t.identity }
 
-// anyListable reports that a table could be published and is not.
-func (c *catalog) anyListable() bool {
+// refusing reports that the application's updates of it fail: it is published
+// for them, and lost the identity that could carry them.
+func (t *table) refusing() bool { return t.listed != 0 && !t.identity }
+
+// aligned reports that the publication lists what it can, and nothing else.
+func (c *catalog) aligned() bool {
 	for _, t := range c.tables {
-		if t.listable() {
-			return true
+		if t.listable() || t.refusing() {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // ancestors are the tables that a table's rows show in, nearest first.

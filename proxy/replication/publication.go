@@ -78,7 +78,7 @@ func (p publications) align(c *catalog, try func(sql string) (bool, error)) (add
 			if done, err = try(p.listing(t)); done {
 				added = append(added, t.name)
 			}
-		case t.listed != 0 && !t.identity:
+		case t.refusing():
 			_, err = try("ALTER PUBLICATION " + quote(p.updates) + " DROP TABLE ONLY " + t.sql)
 		}
 		if err != nil {

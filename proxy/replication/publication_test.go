@@ -223,3 +223,24 @@ func TestPublication_LockedTablesHoldNothingElseUp(t *testing.T) {
 	}
 	exec(t, other, "ROLLBACK")
 }
+
+// A table that lost its key is locked when it is to be taken off the list. The
+// application cannot update it until that is done, so it is tried again.
+func TestPublication_ALockedTableThatLostItsKeyIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties, twoProperties)
+	l, tracker := follow(t, Config{DatabaseURL: dsn})
+	settled(t, l, tracker, "properties")
+	caughtUp(t, l, tracker)
+	locker := open(t, dsn, "BEGIN",
+		"ALTER TABLE properties DROP CONSTRAINT properties_pkey; COMMIT; BEGIN; LOCK TABLE properties IN SHARE UPDATE EXCLUSIVE MODE")
+	const waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'properties'::regclass"
+	eventually(t, "the listener to wait for the lock", func() bool { return query[bool](t, db, waits) })
+	eventually(t, "it to give up", func() bool { return !query[bool](t, db, waits) })
+	exec(t, locker, "COMMIT")
+	eventually(t, "the application to be able to update again", func() bool {
+		_, err := db.Exec(t.Context(), "UPDATE properties SET price = 9")
+		return err == nil
+	})
+}

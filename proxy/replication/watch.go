@@ -96,7 +96,7 @@ func (s *session) lookAtTables(ctx context.Context) error {
 	if err := s.settle(ctx, c); err != nil {
 		return err
 	}
-	if s.inForce && len(s.altered(c)) == 0 && !c.anyListable() {
+	if s.inForce && len(s.altered(c)) == 0 && c.aligned() {
 		s.looked = now
 	}
 	return nil
