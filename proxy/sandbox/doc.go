@@ -7,6 +7,11 @@
 //	StartMiniredis  a Redis in this process, for machines without one
 //	TempDir         where they may live
 //
+// and, of several redis-servers each,
+//
+//	StartRedisCluster   Redis Cluster
+//	StartRedisSentinel  a primary, replicas, and Sentinels that replace it
+//
 // What holds for each of them:
 //
 //   - It listens on 127.0.0.1 alone and wants a random password, which is in

@@ -59,24 +59,37 @@ type Redis struct {
 	server
 	binary   string
 	password string
+	settings []string // further lines of its configuration
 }
 
 // StartRedis starts a server and returns once it answers. ctx bounds the start,
 // not the life of the server.
 func StartRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
+	r, err := newRedis(config.Dir, rand.Text())
+	if err != nil {
+		return nil, err
+	}
+	if err := startOnPort(config.Port, func(port int) error { return r.startOn(ctx, port) }); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// newRedis prepares a server that has yet to be started.
+func newRedis(dir, password string, settings ...string) (*Redis, error) {
 	binary, err := redisBinary()
 	if err != nil {
 		return nil, err
 	}
-	as, err := chooseAccount(config.Dir)
+	as, err := chooseAccount(dir)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := prepareDir(config.Dir, as)
+	dir, err = prepareDir(dir, as)
 	if err != nil {
 		return nil, err
 	}
-	r := &Redis{binary: binary, password: rand.Text(), server: server{
+	r := &Redis{binary: binary, password: password, settings: settings, server: server{
 		program:  filepath.Base(binary),
 		dir:      dir,
 		work:     dir,
@@ -86,9 +99,6 @@ func StartRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
 		orphaned: syscall.SIGKILL, // there is nothing to save
 	}}
 	r.prepare, r.ready = r.writeConfig, r.answers
-	if err := startOnPort(config.Port, func(port int) error { return r.startOn(ctx, port) }); err != nil {
-		return nil, err
-	}
 	return r, nil
 }
 
@@ -108,7 +118,7 @@ func redisURL(port int, password string) string {
 	u := url.URL{
 		Scheme: "redis",
 		User:   url.UserPassword("", password),
-		Host:   net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		Host:   loopback(port),
 		Path:   "/0",
 	}
 	return u.String()
@@ -117,7 +127,7 @@ func redisURL(port int, password string) string {
 // writeConfig writes the configuration to a file that only the server can read:
 // a command line, password included, is for everybody to see.
 func (r *Redis) writeConfig(context.Context, *os.File) (*exec.Cmd, error) {
-	text := strings.Join([]string{
+	lines := append([]string{
 		"bind 127.0.0.1",
 		fmt.Sprintf("port %d", r.port),
 		"requirepass " + r.password,
@@ -125,8 +135,8 @@ func (r *Redis) writeConfig(context.Context, *os.File) (*exec.Cmd, error) {
 		`save ""`,
 		"appendonly no",
 		"daemonize no",
-		"",
-	}, "\n")
+	}, r.settings...)
+	text := strings.Join(lines, "\n") + "\n"
 	path := filepath.Join(r.dir, "redis.conf")
 	if err := writePrivate(path, text, r.as); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -135,11 +145,13 @@ func (r *Redis) writeConfig(context.Context, *os.File) (*exec.Cmd, error) {
 }
 
 func (r *Redis) answers(ctx context.Context) bool {
-	options, err := redis.ParseURL(redisURL(r.port, r.password))
-	if err != nil {
-		return false // it is our own URL
-	}
-	client := redis.NewClient(options)
+	client := redisClient(r.port, r.password)
 	defer client.Close()
 	return client.Ping(ctx).Err() == nil
 }
+
+func redisClient(port int, password string) *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: loopback(port), Password: password, Protocol: 2})
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

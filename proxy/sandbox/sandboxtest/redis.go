@@ -31,6 +31,32 @@ func Redis(t testing.TB) (url, prefix string) {
 // it. It is killed when the test ends.
 func OwnRedis(t testing.TB) *sandbox.Redis {
 	t.Helper()
+	return own(t, func(ctx context.Context, dir string) (*sandbox.Redis, error) {
+		return sandbox.StartRedis(ctx, sandbox.RedisConfig{Dir: filepath.Join(dir, "redis")})
+	})
+}
+
+// OwnRedisCluster starts a Redis Cluster of three nodes for this test alone. It
+// is killed when the test ends.
+func OwnRedisCluster(t testing.TB) *sandbox.RedisCluster {
+	t.Helper()
+	return own(t, func(ctx context.Context, dir string) (*sandbox.RedisCluster, error) {
+		return sandbox.StartRedisCluster(ctx, dir, 3)
+	})
+}
+
+// OwnRedisSentinel starts a primary, two replicas and Sentinels for this test
+// alone. They are killed when the test ends.
+func OwnRedisSentinel(t testing.TB) *sandbox.RedisSentinel {
+	t.Helper()
+	return own(t, func(ctx context.Context, dir string) (*sandbox.RedisSentinel, error) {
+		return sandbox.StartRedisSentinel(ctx, dir, 2)
+	})
+}
+
+// own starts servers below a directory that goes with them.
+func own[S interface{ Kill() error }](t testing.TB, start func(ctx context.Context, dir string) (S, error)) S {
+	t.Helper()
 	dir, remove, err := sandbox.TempDir(tempPattern)
 	if err != nil {
 		t.Fatal(err)
@@ -40,16 +66,18 @@ func OwnRedis(t testing.TB) *sandbox.Redis {
 			t.Errorf("remove %s: %v", dir, err)
 		}
 	})
-	r, err := startRedis(filepath.Join(dir, "redis"))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	servers, err := start(ctx, dir)
 	if err != nil {
 		t.Fatalf("Redis for this test: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := r.Kill(); err != nil {
+		if err := servers.Kill(); err != nil {
 			t.Errorf("kill redis: %v", err)
 		}
 	})
-	return r
+	return servers
 }
 
 func startSharedRedis() (*sandbox.Redis, error) {

@@ -1,8 +1,9 @@
 // Package sandboxtest gives tests real PostgreSQL and Redis servers.
 //
 // Postgres and Redis hand out a database and a key prefix on servers that the
-// test binary starts once, when first asked. OwnPostgres starts a server for
-// one test, which may then break it. A missing server fails the test with the
+// test binary starts once, when first asked. OwnPostgres, OwnRedis,
+// OwnRedisCluster and OwnRedisSentinel start servers for one test, which may
+// then break them. A missing server fails the test with the
 // command that installs it.
 //
 // A package that uses them has
