@@ -13,6 +13,15 @@ type Catalog struct {
 	// long as there are any, an answer that may depend on the whole database
 	// must not be stored.
 	Blind []string
+
+	// Off says that an operator has switched caching off, on every process: all
+	// requests pass through.
+	Off bool
+
+	// Term is where the database was when the follower that read this catalog
+	// took over. Of the catalogs of two followers the one with the later term
+	// counts, whichever comes last: one that stood still may go on with an old one.
+	Term LSN
 }
 
 // Table lists the columns of a table and how their values are written.

@@ -22,6 +22,10 @@ func ColumnFloor(table, column string) Hash {
 	return start.text("!" + table + "/" + escape(column, "")).sum()
 }
 
+// PageHash is what the answers of one URL depend on beside their data, so that
+// a single page can be purged.
+func PageHash(url string) Hash { return start.text("@" + url).sum() }
+
 // RowHasher hashes the tags of one column without writing them out: RowHasher
 // of (table, column) applied to a value is RowTag(table, column, value).Hash().
 type RowHasher struct{ prefix digest }

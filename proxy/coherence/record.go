@@ -1,6 +1,9 @@
 package coherence
 
-import "errors"
+import (
+	"errors"
+	"iter"
+)
 
 // Record is the one thing that is said about the database: in this epoch,
 // after From and up to To, these tags and floors changed, and every commit up
@@ -24,6 +27,24 @@ type Change struct {
 type TableChanges struct {
 	Table string
 	Rows  int
+}
+
+// Checkpoint is a record from zero: the epoch begins with it for whoever loads
+// it. Its changes name slots of a tracker and not tags, so that it is no larger
+// than a tracker; one of another size takes it too.
+type Checkpoint struct {
+	Epoch          string
+	Known, Visible LSN
+	Slots          int              // a power of two
+	Changes        iter.Seq[Change] // Hash is the number of a slot
+}
+
+// Past is what is known of the database when a follower of its change stream
+// takes over: from records, by whomever they were made.
+type Past struct {
+	Epoch          string // "" if nothing is known
+	Known, Visible LSN
+	State          []byte // what the followers before left to the next
 }
 
 // ErrGap says that a record begins after what is known: something between was

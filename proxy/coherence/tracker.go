@@ -1,6 +1,7 @@
 package coherence
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -52,9 +53,60 @@ func NewTracker(slots int, maxStaleness time.Duration) *Tracker {
 // Begin starts an epoch: everything stored before it is stale. Whoever begins
 // it vouches that every change after at will be applied.
 func (t *Tracker) Begin(name string, at LSN) {
-	e := &epoch{name: name, slots: make([]atomic.Uint64, t.slots)}
+	e := t.newEpoch(name)
 	e.known.Store(uint64(at))
 	t.epoch.Store(e)
+}
+
+func (t *Tracker) newEpoch(name string) *epoch {
+	return &epoch{name: name, slots: make([]atomic.Uint64, t.slots)}
+}
+
+// Epoch is the name of the current epoch, or "" before the first.
+func (t *Tracker) Epoch() string {
+	if e := t.epoch.Load(); e != nil {
+		return e.name
+	}
+	return ""
+}
+
+// Checkpoint is all that the tracker knows of its epoch. It may be called while
+// records are applied: visible and known are read before the slots, so that
+// every change up to them is in it.
+func (t *Tracker) Checkpoint() Checkpoint {
+	e := t.epoch.Load()
+	if e == nil {
+		return Checkpoint{Slots: t.slots, Changes: func(func(Change) bool) {}}
+	}
+	return Checkpoint{
+		Epoch: e.name, Slots: t.slots,
+		Visible: LSN(e.visible.Load()), Known: LSN(e.known.Load()),
+		Changes: func(yield func(Change) bool) {
+			for i := range e.slots {
+				if at := LSN(e.slots[i].Load()); at != 0 && !yield(Change{Hash: Hash(i), At: at}) {
+					return
+				}
+			}
+		},
+	}
+}
+
+// Load takes a checkpoint. One of another epoch begins it: everything stored
+// before is stale. It vouches for nothing; a beat does.
+func (t *Tracker) Load(c Checkpoint) {
+	e := t.epoch.Load()
+	begins := e == nil || e.name != c.Epoch
+	if begins {
+		e = t.newEpoch(c.Epoch)
+	}
+	for change := range c.Changes {
+		e.raiseAll(change, c.Slots)
+	}
+	raise(&e.known, uint64(c.Known))
+	raise(&e.visible, uint64(c.Visible))
+	if begins { // all of it, before anything is judged by it
+		t.epoch.Store(e)
+	}
 }
 
 // Apply takes a record of the current epoch; one of another epoch says nothing
@@ -70,9 +122,7 @@ func (t *Tracker) Apply(r Record) error {
 		return fmt.Errorf("%w: known up to %s, next record begins at %s", ErrGap, LSN(e.known.Load()), r.From)
 	}
 	for _, c := range r.Changes {
-		if raise(e.slot(c.Hash), uint64(c.At)) == 0 {
-			e.used.Add(1)
-		}
+		e.raise(c)
 	}
 	raise(&e.known, uint64(r.To))
 	raise(&e.visible, uint64(r.Visible))
@@ -83,10 +133,33 @@ func (t *Tracker) Apply(r Record) error {
 }
 
 // Beat says that every commit acknowledged before m, by this process's clock,
-// is at or below known.
+// is at or below known. It may come by two ways: the later m counts.
 func (t *Tracker) Beat(name string, m time.Time) {
-	if e := t.epoch.Load(); e != nil && e.name == name {
-		e.fresh.Store(&m)
+	e := t.epoch.Load()
+	if e == nil || e.name != name {
+		return
+	}
+	for {
+		was := e.fresh.Load()
+		if was != nil && !was.Before(m) || e.fresh.CompareAndSwap(was, &m) {
+			return
+		}
+	}
+}
+
+// Wait returns once everything up to lsn is known. It asks again and again,
+// which costs nothing on the way of a record.
+func (t *Tracker) Wait(ctx context.Context, lsn LSN) error {
+	const every = 200 * time.Microsecond
+	for {
+		if e := t.epoch.Load(); e != nil && LSN(e.known.Load()) >= lsn {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(every):
+		}
 	}
 }
 
@@ -241,6 +314,21 @@ func (t *Tracker) Vouches(now time.Time) bool {
 }
 
 func (e *epoch) slot(h Hash) *atomic.Uint64 { return &e.slots[int(h)&(len(e.slots)-1)] }
+
+func (e *epoch) raise(c Change) {
+	if raise(e.slot(c.Hash), uint64(c.At)) == 0 {
+		e.used.Add(1)
+	}
+}
+
+// raiseAll raises every slot that a hash may have here which has this one in a
+// tracker of so many slots: both numbers are the hash's last bits.
+func (e *epoch) raiseAll(c Change, slots int) {
+	e.raise(c)
+	for h := int(c.Hash) + slots; h < len(e.slots); h += slots {
+		e.raise(Change{Hash: Hash(h), At: c.At})
+	}
+}
 
 func (e *epoch) movedAt(t Tag) LSN { return LSN(e.slot(t.Hash()).Load()) }
 
