@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"walcache/proxy/origin"
 )
 
@@ -18,6 +20,8 @@ type Config struct {
 	Origin *origin.Origin
 	Store  Store
 	Truth  Truth
+	// Below is where pages live beyond this process; nil for nowhere.
+	Below Below
 
 	// TTL is the lifetime of an answer whose origin gave none; with 0 it is a
 	// tenth of the time since its last modification. MaxTTL bounds every lifetime.
@@ -68,11 +72,12 @@ func Defaults() Config {
 	}
 }
 
-// Cache is an http.Handler that answers from a store what it can prove fresh,
-// and everything else from the origin.
+// Cache is an http.Handler that answers from what is stored if it can prove it
+// fresh, and everything else from the origin.
 type Cache struct {
 	origin    *origin.Origin
 	store     Store
+	below     Below // nil if there is none
 	truth     Truth
 	policy    policy
 	tolerance tolerance
@@ -86,6 +91,7 @@ type Cache struct {
 
 	fetches, writes *limiter
 	flights         *flights
+	loads           singleflight.Group // from below, by key
 	marks           *marks
 	count           counters
 
@@ -112,6 +118,7 @@ func New(c Config) (*Cache, error) {
 	return &Cache{
 		origin:         c.Origin,
 		store:          c.Store,
+		below:          c.Below,
 		truth:          c.Truth,
 		policy:         policy{c.TTL, c.MaxTTL, c.MaxObject, c.StoreSetCookie},
 		tolerance:      tolerance{c.Grace, c.ServeChangedIfError},
@@ -129,7 +136,7 @@ func New(c Config) (*Cache, error) {
 	}, nil
 }
 
-// ServeHTTP answers from the store, or from the origin.
+// ServeHTTP answers from what is stored, or from the origin.
 func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	view, err := c.origin.View(r)
@@ -137,8 +144,16 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sendFailure(w, &origin.Failure{Status: http.StatusBadRequest, Err: err}, forwarded{detail: "target"})
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		c.bypassed(w, r, view, c.writes, forwarded{why: "method"})
+	limit, reads := c.writes, r.Method == http.MethodGet || r.Method == http.MethodHead
+	if reads {
+		limit = nil // as for all that bypasses
+	}
+	switch {
+	case c.off():
+		c.bypassed(w, r, view, limit, forwarded{why: "bypass", detail: "off"})
+		return
+	case !reads:
+		c.bypassed(w, r, view, limit, forwarded{why: "method"})
 		return
 	}
 	if why := c.cannotUse(r, view); why != "" {
@@ -146,11 +161,17 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := c.newRequest(r, view)
-	page, layer := c.store.Get(r.Context(), q.key)
-	f := c.look(&q, page, layer, now)
+	page := c.store.Get(q.key)
+	f := c.look(&q, page, Memory, now)
+	if !f.fresh && c.below != nil && f.mendable() && !q.asks.noStore && !c.marks.has(q.key) {
+		page, f = c.lookBelow(r.Context(), &q, page, f)
+		now = time.Now()
+	}
 	switch {
 	case f.fresh && !q.asks.noStore:
 		c.hit(w, &q, f, now)
+	case r.Context().Err() != nil: // while the layer below was asked
+		sendFailure(w, nobody, missed(f.reason, ""))
 	case q.asks.onlyIfCached:
 		sendFailure(w, &origin.Failure{Status: http.StatusGatewayTimeout, Err: errNotCached}, forwarded{detail: "only-if-cached"})
 	case q.asks.noStore:
@@ -169,6 +190,12 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// off reports whether an operator has switched caching off.
+func (c *Cache) off() bool {
+	catalog := c.truth.Catalog()
+	return catalog != nil && catalog.Off
+}
+
 var errNotCached = errors.New("only-if-cached, and there is no fresh answer")
 
 func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, limit *limiter, how forwarded) {
@@ -182,15 +209,24 @@ func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, 
 
 // put stores an entry under a key, unless it can be of no use by now.
 func (c *Cache) put(key Key, e *Entry) {
-	mu := &c.locks[maphash.Comparable(c.seed, key)%uint64(len(c.locks))]
+	mu := c.lock(key)
 	mu.Lock()
 	defer mu.Unlock()
-	page, _ := c.store.Get(context.Background(), key)
-	keep := max(c.tolerance.grace, c.tolerance.changedIfError)
-	if now := time.Now(); now.Before(e.useless(keep)) {
-		c.store.Set(key, page.with(e, keep, now))
-		c.count.stored.Add(1)
+	keep, now := c.tolerance.window(), time.Now()
+	if !now.Before(e.useless(keep)) {
+		return
 	}
+	page := c.store.Get(key).with(e, keep, now)
+	c.store.Set(key, page)
+	if c.below != nil {
+		c.below.Set(key, page)
+	}
+	c.count.stored.Add(1)
+}
+
+// lock is held to replace the page under a key.
+func (c *Cache) lock(key Key) *sync.Mutex {
+	return &c.locks[maphash.Comparable(c.seed, key)%uint64(len(c.locks))]
 }
 
 // countMiss counts a request that the store could not answer.

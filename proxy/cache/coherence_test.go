@@ -131,7 +131,7 @@ func TestEpoch_ANewOneMakesEverythingStale(t *testing.T) {
 func TestUnproven_GoesToTheOriginAndIsFreshAgainAfterABeat(t *testing.T) {
 	w := newWorld(t, counted())
 	w.get("/a")
-	w.db.Beat(epoch, time.Now().Add(-2000*time.Hour))
+	w.db.doubt()
 	for want := range 3 {
 		r := w.get("/a")
 		w.wantSays(r, "fwd=stale", "detail=unproven", "stored")

@@ -3,14 +3,21 @@
 // who wait otherwise.
 //
 //	request ──► key ──► look ──► fresh ──────────────────────────► hit
-//	(request.go) (key.go) (reuse.go) └─► miss ──► flight ──► fetch ──► entry
-//	                                    (miss.go) (flight.go) (fill.go) (entry.go)
+//	(request.go) (key.go) (reuse.go) │                              ▲
+//	                                 └─► look below ──► fresh ──────┘
+//	                                     (below.go) └─► miss ──► flight ──► fetch ──► entry
+//	                                                   (miss.go) (flight.go) (fill.go) (entry.go)
 //
 // A stored answer (Entry) is used if time says so (RFC 9111) and the database
 // does: it was made as of a position in the change stream, and nothing that it
 // depends on has changed since. Truth is who knows; it is asked before every
 // hit. Expired and changed are two things, with windows of their own
 // (reuse.go).
+//
+// There are two layers: memory, and below it, if there is one, what several
+// processes share. What is found below comes into memory, and what is fetched is
+// stored in both. An entry is judged alike wherever it comes from, and it is the
+// same there (codec.go).
 //
 // What it promises:
 //
@@ -26,6 +33,6 @@
 //   - What it does not store passes, streaming (pass.go).
 //
 // The decisions are functions of facts: what may be stored is policy.terms,
-// what may be done with it tolerance.stand. A hit takes no lock and allocates
-// nothing; its answer is complete before anything is written.
+// what may be done with it tolerance.stand. A hit in memory takes no lock
+// and allocates nothing; its answer is complete before anything is written.
 package cache

@@ -61,8 +61,6 @@ func newEntry(status int, h http.Header, body []byte, t terms, varied []string, 
 	e := &Entry{status: status, body: body, terms: t, varied: varied, received: received}
 	e.used.Store(received.Unix())
 	e.said = slices.Clip(h["Cache-Status"])
-	e.etag = h.Get("ETag")
-	e.lastModified, _ = http.ParseTime(h.Get("Last-Modified"))      // zero if there is none
 	e.add("Date", []string{received.UTC().Format(http.TimeFormat)}) // RFC 9110, section 6.6.1
 	if status != http.StatusNoContent {
 		e.add("Content-Length", []string{strconv.Itoa(len(body))})
@@ -81,6 +79,13 @@ func (e *Entry) add(name string, values []string) {
 	e.fields = append(e.fields, f)
 	if repeatedBy304(name) {
 		e.notModified = append(e.notModified, f)
+	}
+	switch {
+	case len(values) == 0:
+	case name == "Etag":
+		e.etag = values[0]
+	case name == "Last-Modified":
+		e.lastModified, _ = http.ParseTime(values[0]) // zero if it is no date
 	}
 }
 

@@ -12,7 +12,6 @@ func (c *Cache) IsFresh(r *http.Request, now time.Time) bool {
 		return false
 	}
 	q := c.newRequest(r, v)
-	page, layer := c.store.Get(r.Context(), q.key)
-	f := c.look(&q, page, layer, now)
-	return f.fresh && f.entry.hitAt(now, layer) != nil
+	f := c.look(&q, c.store.Get(q.key), Memory, now)
+	return f.fresh && f.entry.hitAt(now, Memory) != nil
 }

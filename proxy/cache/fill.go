@@ -111,7 +111,7 @@ func (t *fetch) answered(res *http.Response) error {
 	t.header = res.Header.Clone()
 	refusal := t.terms.refusal
 	if refusal == "" {
-		_, refusal = c.prove(t.stamp, t.said)
+		_, refusal = c.prove(t.q.key, t.stamp, t.said)
 	}
 	if t.terms.shared && (refusal == "" || t.flight != nil) {
 		t.keepCopy()
@@ -190,7 +190,7 @@ func (t *fetch) copied(body []byte, err error) {
 	refusal := t.terms.refusal
 	if refusal == "" {
 		var p provenance
-		if p, refusal = c.prove(t.stamp, t.said); refusal == "" {
+		if p, refusal = c.prove(t.q.key, t.stamp, t.said); refusal == "" {
 			e.hasProvenance(p, t.began)
 			c.put(t.q.key, e)
 			c.marks.clear(t.q.key)

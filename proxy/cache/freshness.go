@@ -50,6 +50,7 @@ const (
 	refusedExpired     = "expired"
 	refusedUnproven    = "unproven"
 	refusedBlind       = "blind"
+	refusedOff         = "off"
 	refusedBroken      = "broken"
 )
 

@@ -62,6 +62,13 @@ func (d *database) commit(tags ...coherence.Tag) coherence.LSN {
 	return d.at
 }
 
+// doubt takes away what proves anything fresh, by a gap in the records.
+func (d *database) doubt() {
+	if err := d.Apply(coherence.Record{Epoch: epoch, From: 1 << 40, To: 1 << 40}); err == nil {
+		panic("a gap was overlooked")
+	}
+}
+
 // world is a proxy between a client and an upstream, all real.
 type world struct {
 	t        *testing.T

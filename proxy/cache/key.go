@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"walcache/proxy/coherence"
 )
 
 // Key names a page: what is asked for, byte for byte as it goes upstream.
@@ -16,6 +18,25 @@ const maxKey = 4 << 10
 
 // Size is the length of the key in bytes.
 func (k Key) Size() int { return len(k.Scheme) + len(k.Host) + len(k.Target) }
+
+// String writes the key as a URL, by which no two keys are alike. Below the
+// host may stand what a trusted proxy said of it.
+func (k Key) String() string { return k.Scheme + "://" + k.Host + k.Target }
+
+// hash is that of the URL as a client would write it, by which the page can be
+// purged: the host in lower case, the scheme's own port left out.
+func (k Key) hash() coherence.Hash {
+	scheme := strings.ToLower(k.Scheme)
+	host, _, _ := strings.Cut(k.Host, "\n")
+	host = strings.ToLower(host)
+	switch scheme {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return coherence.PageHash(scheme + "://" + host + k.Target)
+}
 
 // fieldValue is a request's value for a field that Vary names, in a form in
 // which two requests that mean the same are equal more often (RFC 9111,

@@ -35,7 +35,7 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 			return
 		}
 		waited = f
-		page, _ = c.store.Get(r.Context(), q.key)
+		page = c.store.Get(q.key)
 	}
 	c.countMiss(miss)
 	c.fetch(r.Context(), w, r, q, miss, nil)
@@ -70,8 +70,7 @@ func (c *Cache) lead(w http.ResponseWriter, r *http.Request, q request, miss fou
 	// The request finds no flight, and so leads one: for what is in the store by
 	// now.
 	now := time.Now()
-	page, layer := c.store.Get(r.Context(), q.key)
-	if again := c.look(&q, page, layer, now); again.fresh {
+	if again := c.look(&q, c.store.Get(q.key), Memory, now); again.fresh {
 		c.flights.end(f, outcome{entry: again.entry})
 		c.hit(w, &q, again, now)
 		return

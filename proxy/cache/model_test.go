@@ -22,8 +22,9 @@ import (
 // and whoever made it is told last.
 type rows struct {
 	*coherence.Tracker
-	visible      [10]atomic.Int64 // what a new snapshot sees
-	acknowledged [10]atomic.Int64 // what somebody was told is committed
+	others       []*coherence.Tracker // of other processes, who learn of everything later
+	visible      [10]atomic.Int64     // what a new snapshot sees
+	acknowledged [10]atomic.Int64     // what somebody was told is committed
 	at           coherence.LSN
 }
 
@@ -42,8 +43,11 @@ func (db *rows) commit(r *rand.Rand, row int) {
 		changes = append(changes, coherence.Change{Hash: t.Hash(), At: db.at})
 	}
 	apply := func(visible coherence.LSN) {
-		if err := db.Apply(coherence.Record{Epoch: epoch, From: last, To: db.at, Visible: visible, Changes: changes}); err != nil {
-			panic(err)
+		for _, tracker := range append([]*coherence.Tracker{db.Tracker}, db.others...) {
+			if err := tracker.Apply(coherence.Record{Epoch: epoch, From: last, To: db.at, Visible: visible, Changes: changes}); err != nil {
+				panic(err)
+			}
+			pause(r)
 		}
 	}
 	apply(last)
@@ -54,9 +58,10 @@ func (db *rows) commit(r *rand.Rand, row int) {
 	db.acknowledged[row].Store(seen)
 }
 
-// read runs readers of a cache against a writer, and counts the answers that
-// were older than what had been acknowledged before they were asked for.
-func (db *rows) read(t *testing.T, truth cache.Truth, seed uint64, commits int) (checked, violations, hits int64) {
+// read runs readers of a cache for each of the truths against a writer, and
+// counts the answers that were older than what had been acknowledged before they
+// were asked for.
+func (db *rows) read(t *testing.T, truths []cache.Truth, seed uint64, commits int, changes ...change) (checked, violations int64, hits map[string]uint64) {
 	t.Helper()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mine := rand.New(rand.NewPCG(seed, rand.Uint64()))
@@ -76,12 +81,17 @@ func (db *rows) read(t *testing.T, truth cache.Truth, seed uint64, commits int) 
 		fmt.Fprintln(w, value)
 	}))
 	defer upstream.Close()
-	c := newCache(t, upstream.URL, truth, func(c *cache.Config) { c.TrustTags = true })
+	changes = append(changes, func(c *cache.Config) { c.TrustTags = true })
+	var caches []*cache.Cache
+	for _, truth := range truths {
+		caches = append(caches, newCache(t, upstream.URL, truth, changes...))
+	}
 
 	var stop atomic.Bool
 	var total, late atomic.Int64
 	var wg sync.WaitGroup
 	for reader := range 8 {
+		c := caches[reader%len(caches)]
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(reader)+1))
 			for !stop.Load() {
@@ -111,26 +121,48 @@ func (db *rows) read(t *testing.T, truth cache.Truth, seed uint64, commits int) 
 	}
 	stop.Store(true)
 	wg.Wait()
-	return total.Load(), late.Load(), int64(c.Stats().Hits["memory"])
+	hits = map[string]uint64{}
+	for _, c := range caches {
+		for layer, n := range c.Stats().Hits {
+			hits[layer] += n
+		}
+	}
+	return total.Load(), late.Load(), hits
 }
 
-func newRows() *rows {
-	db := &rows{Tracker: coherence.NewTracker(1<<16, time.Hour), at: 100}
-	db.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{"rows": {Columns: map[string]coherence.Kind{"id": coherence.Integer}}}})
-	db.Begin(epoch, db.at)
-	if err := db.Apply(coherence.Record{Epoch: epoch, To: db.at, Visible: db.at}); err != nil {
+func newRows() *rows { return &rows{Tracker: newRowTracker(), at: 100} }
+
+func newRowTracker() *coherence.Tracker {
+	tracker := coherence.NewTracker(1<<16, time.Hour)
+	tracker.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{"rows": {Columns: map[string]coherence.Kind{"id": coherence.Integer}}}})
+	tracker.Begin(epoch, 100)
+	if err := tracker.Apply(coherence.Record{Epoch: epoch, To: 100, Visible: 100}); err != nil {
 		panic(err)
 	}
-	db.Beat(epoch, time.Now())
-	return db
+	tracker.Beat(epoch, time.Now())
+	return tracker
 }
 
 func TestModel_NoAnswerIsOlderThanWhatWasAcknowledged(t *testing.T) {
 	seed := rand.Uint64()
 	db := newRows()
-	checked, violations, hits := db.read(t, db, seed, 1000)
-	t.Logf("seed %d: %d values checked, %d too old, %d hits", seed, checked, violations, hits)
-	if violations != 0 || checked < 1000 || hits == 0 {
+	checked, violations, hits := db.read(t, []cache.Truth{db}, seed, 1000)
+	t.Logf("seed %d: %d values checked, %d too old, hits %v", seed, checked, violations, hits)
+	if violations != 0 || checked < 1000 || hits["memory"] == 0 {
+		t.Errorf("%d of %d values were too old", violations, checked)
+	}
+}
+
+// Two processes share what they store, and each learns of commits in its own
+// time: what one reads of the other may be as of later than it knows.
+func TestModel_NorIsOneThatAnotherProcessStored(t *testing.T) {
+	seed := rand.Uint64()
+	db := newRows()
+	db.others = []*coherence.Tracker{newRowTracker()}
+	shelf := newShelf()
+	checked, violations, hits := db.read(t, []cache.Truth{db, db.others[0]}, seed, 1000, shelf.below)
+	t.Logf("seed %d: %d values checked, %d too old, hits %v", seed, checked, violations, hits)
+	if violations != 0 || checked < 1000 || hits["memory"] == 0 || hits["redis"] == 0 {
 		t.Errorf("%d of %d values were too old", violations, checked)
 	}
 }
@@ -147,7 +179,7 @@ func (s stampedLate) Stamp() coherence.Position {
 func TestModel_WithoutTheStampAnswersAreTooOld(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); ; {
 		db := newRows()
-		checked, violations, _ := db.read(t, stampedLate{db}, rand.Uint64(), 300)
+		checked, violations, _ := db.read(t, []cache.Truth{stampedLate{db}}, rand.Uint64(), 300)
 		if violations > 0 {
 			t.Logf("%d of %d values were too old", violations, checked)
 			return

@@ -49,30 +49,78 @@ func (e *Entry) matches(q *request) bool {
 // it replaces. Variants of no more use are left out, and if there are still too
 // many, the one that has not been asked for the longest.
 func (p *Page) with(e *Entry, keep time.Duration, now time.Time) *Page {
-	next := &Page{entries: []*Entry{e}}
+	entries := []*Entry{e}
 	if p != nil {
 		for _, old := range p.entries {
 			if !old.sameVariant(e) && now.Before(old.useless(keep)) {
-				next.entries = append(next.entries, old)
+				entries = append(entries, old)
 			}
 		}
 	}
-	if len(next.entries) > maxVariants {
+	return newPage(entries, keep)
+}
+
+// newPage makes a page of entries, the first of which it keeps in any case.
+func newPage(entries []*Entry, keep time.Duration) *Page {
+	for len(entries) > maxVariants {
 		least := 1
-		for i, old := range next.entries[1:] {
-			if old.used.Load() <= next.entries[least].used.Load() {
+		for i, e := range entries[1:] {
+			if e.used.Load() <= entries[least].used.Load() {
 				least = i + 1
 			}
 		}
-		next.entries = slices.Delete(next.entries, least, least+1)
+		entries = slices.Delete(entries, least, least+1)
 	}
-	for _, e := range next.entries {
-		next.size += e.size()
-		if u := e.useless(keep); u.After(next.expires) {
-			next.expires = u
+	p := &Page{entries: entries}
+	for _, e := range entries {
+		p.size += e.size()
+		if u := e.useless(keep); u.After(p.expires) {
+			p.expires = u
 		}
 	}
-	return next
+	return p
+}
+
+// merge returns a page that has what another one has beside what this one has,
+// or this one if there is nothing to gain. Two processes write the page of a
+// key in any order, so of a variant that both have the one of the later data
+// counts.
+func (p *Page) merge(other *Page, keep time.Duration, now time.Time) *Page {
+	var entries []*Entry
+	if p != nil {
+		entries = slices.Clone(p.entries)
+	}
+	gained := false
+	for _, e := range other.entries {
+		if !now.Before(e.useless(keep)) {
+			continue
+		}
+		i := slices.IndexFunc(entries, e.sameVariant)
+		switch {
+		case i < 0:
+			entries = append(entries, e)
+		case e.supersedes(entries[i]):
+			entries[i] = e
+		default:
+			continue
+		}
+		gained = true
+	}
+	if !gained {
+		return p
+	}
+	slices.SortStableFunc(entries, func(a, b *Entry) int { return b.received.Compare(a.received) })
+	return newPage(entries, keep)
+}
+
+// supersedes reports whether an entry has later data than one of the same
+// variant: as of a later position, or where positions do not tell, received
+// later.
+func (e *Entry) supersedes(other *Entry) bool {
+	if e.asOf.Epoch == other.asOf.Epoch && e.asOf.LSN != other.asOf.LSN {
+		return e.asOf.LSN > other.asOf.LSN
+	}
+	return e.received.After(other.received)
 }
 
 func (e *Entry) sameVariant(other *Entry) bool {

@@ -25,7 +25,7 @@ type provenance struct {
 // made whose updates do not reach the change stream. 3. The fetch reads from
 // it. Judged by the earlier catalog the answer would be stored, and no change
 // to that table would ever make it stale.
-func (c *Cache) prove(stamp coherence.Position, said contract) (p provenance, refusal string) {
+func (c *Cache) prove(key Key, stamp coherence.Position, said contract) (p provenance, refusal string) {
 	if stamp == (coherence.Position{}) {
 		return p, refusedUnproven
 	}
@@ -35,6 +35,9 @@ func (c *Cache) prove(stamp coherence.Position, said contract) (p provenance, re
 	}
 	p = provenance{asOf: asOf, tags: parseTags(said.tags), own: asOf.LSN >= stamp.LSN}
 	catalog := c.truth.Catalog()
+	if catalog != nil && catalog.Off {
+		return p, refusedOff
+	}
 	if valid || c.trustTags {
 		p.deps, p.whole = catalog.Narrow(p.tags)
 	} else {
@@ -43,6 +46,13 @@ func (c *Cache) prove(stamp coherence.Position, said contract) (p provenance, re
 	if p.whole && (catalog == nil || len(catalog.Blind) > 0) {
 		return p, refusedBlind
 	}
+	if p.whole {
+		// They narrow nothing, and are still names to purge by.
+		for _, tag := range p.tags[:min(len(p.tags), coherence.MaxTags)] {
+			p.deps = append(p.deps, tag.Hash())
+		}
+	}
+	p.deps = append(p.deps, key.hash())
 	return p, ""
 }
 

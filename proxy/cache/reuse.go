@@ -36,6 +36,9 @@ type tolerance struct {
 	changedIfError time.Duration // while the upstream fails
 }
 
+// window is how long at most it lets an answer be of use after its lifetime.
+func (tol tolerance) window() time.Duration { return max(tol.grace, tol.changedIfError) }
+
 // stand is the decision whether a stored answer may be used, from its age, the
 // verdict on its dependencies, and the time since its data was read (negative
 // if that is not known).
@@ -82,7 +85,7 @@ func (c *Cache) stand(e *Entry, now time.Time) standing {
 	return c.tolerance.stand(e.terms, e.age(now), c.truth.Judge(e.asOf, e.deps, now), sinceRead)
 }
 
-// found is what a look into the store gave for a request.
+// found is what a look at what is stored gave for a request.
 type found struct {
 	entry *Entry // the variant that the request may have, fresh or not; or nil
 	layer Layer

@@ -2,21 +2,34 @@ package cache
 
 import "context"
 
-// Store is where pages live. Its methods may be called concurrently.
+// Store is where pages live in this process. Its methods may be called
+// concurrently.
 type Store interface {
-	// Get returns the page under a key and the layer that it came from, or nil.
-	// A page past its Expires need not be returned.
-	Get(ctx context.Context, key Key) (*Page, Layer)
+	// Get returns the page under a key, or nil. A page past its Expires need not
+	// be returned.
+	Get(key Key) *Page
 	// Set puts a page in the place of the one before.
 	Set(key Key, page *Page)
 }
 
-// Layer is a part of a store, by how far away it is.
+// Below is where pages live beyond this process, for all that share it. Its
+// methods may be called concurrently.
+type Below interface {
+	// Get returns the page under a key, as DecodePage made it for this call
+	// alone, or nil. It takes no longer than a request may wait for it.
+	Get(ctx context.Context, key Key) *Page
+	// Set puts a page in the place of the one before, later or never. It does not
+	// wait.
+	Set(key Key, page *Page)
+}
+
+// Layer is a part of what is stored, by how far away it is.
 type Layer uint8
 
-// Memory is that of this process.
-const Memory Layer = 0
+const (
+	Memory Layer = iota // that of this process
+	Redis
+	layers = iota
+)
 
-const layers = 1
-
-func (l Layer) String() string { return [layers]string{"memory"}[l] }
+func (l Layer) String() string { return [layers]string{"memory", "redis"}[l] }

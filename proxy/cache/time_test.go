@@ -29,26 +29,35 @@ type bubble struct {
 
 func inBubble(t *testing.T, upstream http.HandlerFunc, changes []change, test func(*bubble)) {
 	synctest.Test(t, func(t *testing.T) {
-		conns := make(pipes)
-		server := &http.Server{Handler: upstream}
-		go func() { _ = server.Serve(conns) }()
-		o, err := origin.New(origin.Config{Upstream: "http://upstream", Timeout: 10 * time.Second, Dial: conns.dial})
-		must(t, err)
-		memory, err := store.NewMemory(1 << 20)
-		must(t, err)
-		b := &bubble{t: t, db: newDatabase()}
-		config := cache.Defaults()
-		config.Origin, config.Store, config.Truth = o, memory, b.db
-		for _, change := range changes {
-			change(&config)
-		}
-		b.cache, err = cache.New(config)
-		must(t, err)
-		test(b)
-		memory.Close()
-		o.Close()
-		must(t, server.Close())
+		serve(t, upstream, func(o *origin.Origin) { newBubble(t, o, changes, test) })
 	})
+}
+
+// serve runs an upstream while do runs.
+func serve(t *testing.T, upstream http.HandlerFunc, do func(*origin.Origin)) {
+	conns := make(pipes)
+	server := &http.Server{Handler: upstream}
+	go func() { _ = server.Serve(conns) }()
+	o, err := origin.New(origin.Config{Upstream: "http://upstream", Timeout: 10 * time.Second, Dial: conns.dial})
+	must(t, err)
+	do(o)
+	o.Close()
+	must(t, server.Close())
+}
+
+func newBubble(t *testing.T, o *origin.Origin, changes []change, test func(*bubble)) {
+	memory, err := store.NewMemory(1 << 20)
+	must(t, err)
+	b := &bubble{t: t, db: newDatabase()}
+	config := cache.Defaults()
+	config.Origin, config.Store, config.Truth = o, memory, b.db
+	for _, change := range changes {
+		change(&config)
+	}
+	b.cache, err = cache.New(config)
+	must(t, err)
+	test(b)
+	memory.Close()
 }
 
 // pipes is a net.Listener and a dialer of it.

@@ -1,8 +1,8 @@
-// Package store keeps what the cache has stored.
+// Package store keeps what the cache has stored: Memory for one process, and
+// below it Redis for all.
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -46,9 +46,9 @@ func NewMemory(bytes uint64) (*Memory, error) {
 }
 
 // Get returns the page under a key, or nil.
-func (m *Memory) Get(_ context.Context, key cache.Key) (*cache.Page, cache.Layer) {
+func (m *Memory) Get(key cache.Key) *cache.Page {
 	page, _ := m.pages.GetIfPresent(key)
-	return page, cache.Memory
+	return page
 }
 
 // Set puts a page under a key, in the place of the one before.

@@ -1,0 +1,266 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"walcache/proxy/cache"
+)
+
+// queue is the pages that wait to be written, first come, first served. It is
+// bounded by bytes and by number, and holds one page of a key: a newer one takes
+// the place of the one that waits.
+type queue struct {
+	wake chan struct{} // holds a value when something changed
+
+	mu     sync.Mutex // guards the following
+	pages  map[cache.Key]*cache.Page
+	order  []cache.Key
+	bytes  int
+	closed bool
+}
+
+const (
+	queuePages = 4096
+	queueBytes = 32 << 20
+	batchPages = 64
+	batchBytes = 1 << 20
+)
+
+// waiting is a page in line.
+type waiting struct {
+	key  cache.Key
+	page *cache.Page
+}
+
+func newQueue() *queue {
+	return &queue{wake: make(chan struct{}, 1), pages: map[cache.Key]*cache.Page{}}
+}
+
+// put reports whether there was room.
+func (q *queue) put(key cache.Key, page *cache.Page) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	before := q.pages[key]
+	bytes := q.bytes + page.Size()
+	if before != nil {
+		bytes -= before.Size()
+	}
+	full := bytes > queueBytes || before == nil && len(q.pages) >= queuePages
+	if q.closed || full && len(q.pages) > 0 {
+		return false
+	}
+	if before == nil {
+		q.order = append(q.order, key)
+	}
+	q.pages[key], q.bytes = page, bytes
+	q.signal()
+	return true
+}
+
+// take removes the first pages, as many as are written at a time.
+func (q *queue) take() (batch []waiting) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	bytes := 0
+	for len(q.order) > 0 && len(batch) < batchPages && bytes < batchBytes {
+		key := q.order[0]
+		page := q.pages[key]
+		q.order = q.order[1:]
+		delete(q.pages, key)
+		bytes += page.Size()
+		batch = append(batch, waiting{key, page})
+	}
+	q.bytes -= bytes
+	return batch
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default: // somebody has told already
+	}
+}
+
+func (q *queue) state() (pages int, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.pages), q.closed
+}
+
+// The reasons why a page was not written, as the statistics name them.
+const (
+	droppedBehind   = "behind"    // too many wait already
+	droppedFailed   = "failed"    // Redis did not take it
+	droppedExpired  = "expired"   // it was of no use any more when its turn came
+	droppedTooLarge = "too_large" // for what may be read at once
+	droppedOOM      = "oom"       // Redis has no memory, or had none a moment ago
+	droppedRoom     = "room"      // Redis has what is left for the change log
+)
+
+const (
+	writeTime = time.Second // for a batch
+
+	// What a page takes up in Redis beside its bytes: key and objects, in bytes,
+	// and up to a quarter more, because allocations come in classes of sizes.
+	keyOverhead = 256
+)
+
+// write writes what is in line until the queue is closed and empty, or ctx ends.
+func (r *Redis) write(ctx context.Context) {
+	w := writer{Redis: r}
+	for {
+		pages, closed := r.queue.state()
+		switch {
+		case pages > 0 && r.ready():
+			w.batch(ctx, r.queue.take())
+		case closed: // and nothing there, or nobody to take it
+			return
+		case pages > 0:
+			sleep(ctx, 20*time.Millisecond)
+		default:
+			select {
+			case <-r.queue.wake:
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// ready reports whether Redis answers, and has told its time.
+func (r *Redis) ready() bool { return !r.breaker.isOpen() && r.watch.clock.Load() != nil }
+
+// writer is the goroutine that writes.
+type writer struct {
+	*Redis
+	// Once Redis has refused a page for want of memory, all are dropped until
+	// then, and then one is tried; pause doubles while that is refused too. 0
+	// means that the last one was taken.
+	until time.Time
+	pause time.Duration
+	full  bool // as said last
+}
+
+const (
+	firstOOMPause   = time.Second
+	longestOOMPause = 30 * time.Second
+)
+
+// batch writes pages, or drops them.
+func (w *writer) batch(ctx context.Context, pages []waiting) {
+	switch {
+	case w.watch.room.Load() <= 0:
+		w.count.dropped.add(droppedRoom, len(pages))
+		return
+	case time.Now().Before(w.until):
+		w.count.dropped.add(droppedOOM, len(pages))
+		return
+	case w.pause > 0:
+		w.send(ctx, pages[:1])
+		if w.pause > 0 {
+			w.count.dropped.add(droppedOOM, len(pages)-1)
+			return
+		}
+		pages = pages[1:]
+	}
+	w.send(ctx, pages)
+}
+
+// sent is a page on its way.
+type sent struct {
+	name  string
+	reply *redis.Cmd
+	bytes int
+}
+
+// send writes pages in one pipeline.
+//
+// A page expires at a time by Redis' own clock and not some time after it gets
+// there. How old it is, its readers tell by the time that is left (see
+// cache.DecodePage), and Redis may get it late:
+//
+//  1. A page is sent. 2. Redis stands still, for minutes. 3. It goes on, finds
+//     the command in a buffer, and has the page live for as long as if it had
+//     been made just now.
+//
+// See TestRedis_APageThatArrivesLateIsNoYounger.
+func (w *writer) send(ctx context.Context, pages []waiting) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	pipe := w.client.Pipeline()
+	var batch []sent
+	for _, p := range pages {
+		now := time.Now()
+		data, ttl := p.page.Encode(p.key, now, w.limit)
+		switch {
+		case data != nil:
+			name, expires := w.name(p.key), w.watch.clock.Load().at(now).Add(ttl)
+			reply := pipe.Do(ctx, "set", name, data, "pxat", expires.UnixMilli())
+			batch = append(batch, sent{name, reply, len(data)})
+		case ttl > 0:
+			w.count.dropped.add(droppedTooLarge, 1)
+		default:
+			w.count.dropped.add(droppedExpired, 1)
+		}
+	}
+	if len(batch) == 0 {
+		return
+	}
+	_, _ = pipe.Exec(ctx) // each reply has its error
+	var failed *sent
+	for i, s := range batch {
+		if !w.arrived(s) {
+			failed = &batch[i]
+		}
+	}
+	if failed != nil {
+		w.breaker.failed(failed.name, failed.reply.Err())
+	} else {
+		w.breaker.succeeded()
+	}
+}
+
+// arrived takes note of what became of a page, and reports whether Redis
+// answered.
+func (w *writer) arrived(s sent) bool {
+	err := s.reply.Err()
+	switch {
+	case err == nil:
+		w.count.writes.Add(1)
+		w.count.bytesWritten.Add(uint64(s.bytes))
+		w.watch.room.Add(-int64(s.bytes + s.bytes/4 + keyOverhead))
+		w.pause = 0
+		w.say(&w.full, false, "", "Redis takes pages again")
+	case redis.IsOOMError(err):
+		w.count.dropped.add(droppedOOM, 1)
+		w.refused()
+	default:
+		w.count.dropped.add(droppedFailed, 1)
+		return false
+	}
+	return true
+}
+
+// refused stops writing for a while.
+func (w *writer) refused() {
+	now := time.Now()
+	if now.Before(w.until) {
+		return // another one of the same batch
+	}
+	w.say(&w.full, true, "Redis is full: pages are not written there", "", "try", moreMemory)
+	w.pause = min(max(2*w.pause, firstOOMPause), longestOOMPause)
+	w.until = now.Add(w.pause)
+}
