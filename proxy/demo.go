@@ -242,9 +242,10 @@ func (d *demo) proxyOptions() options {
 	o := d.options
 	o.origin.Upstream = d.url(d.backendAt)
 	o.cache.TrustTags = true // the backend names all that it reads, and states no position yet
-	o.listener = &replication.Config{
-		DatabaseURL: d.postgres.DSN(demoDatabase), Slot: "walcache", Publication: "walcache", MaxRetainedWAL: 1 << 30,
-	}
+	o.coherent, o.databaseURL = true, d.postgres.DSN(demoDatabase)
+	o.listener = &replication.Config{DatabaseURL: o.databaseURL, Slot: "walcache", Publication: "walcache", MaxRetainedWAL: 1 << 30}
+	o.redis = redisConfig{url: d.redis.URL(), prefix: "wc:"}
+	o.admin.Trusting = true
 	return o
 }
 

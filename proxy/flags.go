@@ -19,12 +19,14 @@ import (
 
 	"walcache/proxy/cache"
 	"walcache/proxy/origin"
+	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
 )
 
 const (
 	whereCategory     = "WHERE"
 	databaseCategory  = "DATABASE"
+	redisCategory     = "REDIS"
 	freshnessCategory = "FRESHNESS"
 	storingCategory   = "STORING"
 	upstreamCategory  = "UPSTREAM"
@@ -36,7 +38,7 @@ const (
 // variables up before anything of its own can run. The demo has servers of its
 // own and reads none.
 func loadEnv(c *cli.Context) error {
-	if command := c.Args().First(); command != "serve" && command != "uninstall" {
+	if command := c.Args().First(); command == "demo" {
 		return nil
 	}
 	err := godotenv.Load()
@@ -54,9 +56,28 @@ func loadEnv(c *cli.Context) error {
 // serveFlags are all that `proxy serve` can be told. A flag's text is its
 // documentation: what it does, and when to change it.
 func serveFlags() []cli.Flag {
-	return slices.Concat(databaseFlags(), listenerFlags(), cacheFlags(), []cli.Flag{
+	return slices.Concat(databaseFlags(), listenerFlags(), redisFlags(), cacheFlags(), adminPortFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "addr", Category: whereCategory, Value: ":8001", EnvVars: []string{"ADDR"},
 			Usage: "`HOST:PORT` that clients point at"},
+		&cli.BoolFlag{Name: "listen", Category: databaseCategory, Value: true, EnvVars: []string{"LISTEN"},
+			Usage: "take part in following the database; false leaves that to others (proxy listen), and needs --redis-url"},
+		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
+			Usage: "do without a database: an ordinary cache, that only time makes stale"},
+		&cli.StringFlag{Name: "tags", Category: freshnessCategory, EnvVars: []string{"TAGS"},
+			Usage: "`trust` takes the tags of answers that state no position for all they depend on; by default such answers depend on the whole database too"},
+		&cli.StringFlag{Name: "upstream", Category: upstreamCategory, Value: "http://127.0.0.1:8002", EnvVars: []string{"UPSTREAM"},
+			Usage: "`URL` of the service to cache"},
+	})
+}
+
+// listenFlags are all that `proxy listen` can be told.
+func listenFlags() []cli.Flag {
+	return slices.Concat(databaseFlags(), listenerFlags(), redisFlags(), adminPortFlags())
+}
+
+// adminPortFlags are about the operator's port.
+func adminPortFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "admin-addr", Category: adminCategory, Value: "127.0.0.1:8003", EnvVars: []string{"ADMIN_ADDR"},
 			Usage: "`HOST:PORT` for operators; off loopback, most of it needs the token"},
 		&cli.StringFlag{Name: "admin-token", Category: adminCategory, EnvVars: []string{"ADMIN_TOKEN"},
@@ -65,13 +86,21 @@ func serveFlags() []cli.Flag {
 			Usage: "`FILE` that holds the token"},
 		&cli.StringFlag{Name: "admin-hosts", Category: adminCategory, EnvVars: []string{"ADMIN_HOSTS"},
 			Usage: "`NAMES`, comma-separated, under which operators reach the admin port besides this machine's own addresses"},
-		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
-			Usage: "do without a database: an ordinary cache, that only time makes stale"},
-		&cli.StringFlag{Name: "tags", Category: freshnessCategory, EnvVars: []string{"TAGS"},
-			Usage: "`trust` takes the tags of answers that state no position for all they depend on; by default such answers depend on the whole database too"},
-		&cli.StringFlag{Name: "upstream", Category: upstreamCategory, Value: "http://127.0.0.1:8002", EnvVars: []string{"UPSTREAM"},
-			Usage: "`URL` of the service to cache"},
-	})
+		&cli.BoolFlag{Name: "debug", Category: adminCategory, EnvVars: []string{"DEBUG"},
+			Usage: "log more, and let who sits at this machine use the admin port without a token; never in production"},
+	}
+}
+
+// redisFlags name what the processes of a cluster share.
+func redisFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "redis-url", Category: redisCategory, EnvVars: []string{"REDIS_URL"},
+			Usage: "Redis `URL` that the processes of a cluster share: redis://host:6379/0, redis+sentinel://host:26379/NAME or redis+cluster://host:7000; without it, one process and its memory"},
+		&cli.StringFlag{Name: "redis-url-file", Category: redisCategory, EnvVars: []string{"REDIS_URL_FILE"},
+			Usage: "`FILE` that holds the URL"},
+		&cli.StringFlag{Name: "prefix", Category: redisCategory, Value: "wc:", EnvVars: []string{"PREFIX"},
+			Usage: "`TEXT` that all keys in Redis begin with; one per cluster of proxies"},
+	}
 }
 
 // databaseFlags name the database, and what is the proxy's in it.
@@ -140,8 +169,8 @@ func cacheFlags() []cli.Flag {
 }
 
 func uninstallFlags() []cli.Flag {
-	return append(databaseFlags(),
-		&cli.BoolFlag{Name: "dry-run", Usage: "print the statements and run none"})
+	return slices.Concat(databaseFlags(), redisFlags(), []cli.Flag{
+		&cli.BoolFlag{Name: "dry-run", Usage: "print what would be removed and remove nothing"}})
 }
 
 // slotName is what PostgreSQL takes for one.
@@ -206,22 +235,11 @@ func serveOptions(c *cli.Context) (o options, err error) {
 	if o, err = cacheOptions(c); err != nil {
 		return o, err
 	}
-	if !c.Bool("no-coherence") {
-		config, err := databaseConfig(c)
-		if err != nil {
-			return o, err
-		}
-		config.IgnoreTables, config.MaxRetainedWAL = list(c, "ignore-tables"), bytesOf(c, "max-retained-wal")
-		o.listener = &config
+	if err := o.coherenceOptions(c); err != nil {
+		return o, err
 	}
-	for _, glob := range list(c, "ignore-tables") {
-		if _, err := path.Match(glob, ""); err != nil {
-			return o, usagef("--ignore-tables: %q is not a glob", glob)
-		}
-	}
-	o.addr, o.adminAddr = c.String("addr"), c.String("admin-addr")
-	o.admin.Hosts = list(c, "admin-hosts")
-	if o.admin.Token, err = secret(c, "admin-token"); err != nil {
+	o.addr = c.String("addr")
+	if err := o.adminOptions(c); err != nil {
 		return o, err
 	}
 	o.origin.Upstream = c.String("upstream")
@@ -229,6 +247,67 @@ func serveOptions(c *cli.Context) (o options, err error) {
 		return o, usageError{fmt.Errorf("--upstream (UPSTREAM): %w", err)}
 	}
 	return o, nil
+}
+
+// coherenceOptions say how the proxy comes to know of changes.
+func (o *options) coherenceOptions(c *cli.Context) (err error) {
+	if o.redis, err = redisOptions(c); err != nil {
+		return err
+	}
+	for _, glob := range list(c, "ignore-tables") {
+		if _, err := path.Match(glob, ""); err != nil {
+			return usagef("--ignore-tables: %q is not a glob", glob)
+		}
+	}
+	if c.Bool("no-coherence") {
+		return nil
+	}
+	o.coherent = true
+	if !c.Bool("listen") {
+		if o.redis.url == "" {
+			return usagef("--listen=false leaves the database to others, and without Redis nothing is heard of them\n  try: --redis-url (REDIS_URL), as the others have it")
+		}
+		o.databaseURL, err = secret(c, "database-url") // to know when a write has arrived
+		return err
+	}
+	config, err := listenerConfig(c)
+	o.listener, o.databaseURL = &config, config.DatabaseURL
+	return err
+}
+
+func (o *options) adminOptions(c *cli.Context) (err error) {
+	o.adminAddr, o.debug = c.String("admin-addr"), c.Bool("debug")
+	o.admin.Hosts, o.admin.Trusting = list(c, "admin-hosts"), o.debug
+	o.admin.Token, err = secret(c, "admin-token")
+	return err
+}
+
+// redisConfig is what the processes of a cluster share; without a URL, nothing.
+type redisConfig struct{ url, prefix string }
+
+// keyPrefix is what keys may begin with: what a person can type, and nothing
+// that means something to Redis Cluster or to a pattern.
+var keyPrefix = regexp.MustCompile(`^[A-Za-z0-9_.:/-]{1,64}$`)
+
+func redisOptions(c *cli.Context) (r redisConfig, err error) {
+	r.prefix = c.String("prefix")
+	if r.url, err = secret(c, "redis-url"); err != nil || r.url == "" {
+		return r, err
+	}
+	client, err := redisurl.Open(r.url, nil)
+	if err != nil {
+		return r, usageError{fmt.Errorf("--redis-url: %w", err)}
+	}
+	if !keyPrefix.MatchString(r.prefix) {
+		return r, usagef("--prefix is %q and has to be 1 to 64 letters, digits, or _ . : / -", r.prefix)
+	}
+	return r, client.Close()
+}
+
+func listenerConfig(c *cli.Context) (replication.Config, error) {
+	config, err := databaseConfig(c)
+	config.IgnoreTables, config.MaxRetainedWAL = list(c, "ignore-tables"), bytesOf(c, "max-retained-wal")
+	return config, err
 }
 
 func databaseConfig(c *cli.Context) (config replication.Config, err error) {

@@ -7,15 +7,19 @@
 //	             └──── change stream ────┘
 //
 // main.go, flags.go and report.go speak with the user; serve.go builds the parts
-// and runs them; demo.go runs the whole system on private servers. The parts,
-// each with a package comment of its own:
+// and runs them, follow.go those that know of changes; control.go, doctor.go and
+// uninstall.go are for operators; demo.go runs the whole system on private
+// servers. The parts, each with a package comment of its own:
 //
 //	coherence    what changed, up to where that is known, and what it makes stale
 //	replication  follows PostgreSQL and says so in coherence's words
+//	changelog    brings that to every process of a cluster, through Redis
 //	cache        answers from stored responses, or fetches them, under RFC 9111
-//	store        where responses are kept
+//	store        where responses are kept, in memory and in Redis
+//	redisurl     opens a Redis, Sentinels or a Cluster by one kind of URL
 //	origin       forwards to the backend
 //	admin        the operator's port
+//	doctor       examines what has to hold before any of this works
 //	sandbox      private PostgreSQL and Redis servers, for the demo and tests
 package main
 
@@ -76,12 +80,18 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			{Name: "serve", Usage: "answer requests", Flags: serveFlags(), Action: serveCommand},
+			{Name: "listen", Usage: "follow the database for proxies that do not, and answer no requests", Flags: listenFlags(), Action: listenCommand},
+			cacheCommand(),
+			{Name: "doctor", Usage: "examine what has to hold, and say what to do about what does not", Flags: doctorFlags(), Action: doctorCommand},
 			{Name: "demo", Usage: "run the whole system on private servers: backend, PostgreSQL, Redis and proxy", Flags: demoFlags(), Action: demoCommand},
-			{Name: "uninstall", Usage: "remove what the listener left in the database: slot and publications", Flags: uninstallFlags(), Action: uninstallCommand},
+			{Name: "uninstall", Usage: "remove what is left in the database and in Redis: slot, publications and keys", Flags: uninstallFlags(), Action: uninstallCommand},
 		},
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = asUsageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = asUsageError
+		}
 	}
 	return app
 }

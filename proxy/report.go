@@ -25,6 +25,9 @@ func report(stderr io.Writer, err error, help string) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errFindings) { // it has been told
+		return 1
+	}
 	what, try := explain(err, help)
 	fmt.Fprintf(stderr, "proxy: %s\n", what)
 	if try != "" {

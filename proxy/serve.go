@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -35,7 +34,11 @@ type options struct {
 	maxStaleness    time.Duration
 	cache           cache.Config
 	origin          origin.Config
-	listener        *replication.Config // nil without coherence
+	redis           redisConfig
+	coherent        bool                // it follows the database, itself or through others
+	databaseURL     string              // "" where only others know
+	listener        *replication.Config // nil where others listen
+	debug           bool
 
 	// wrap replaces what the cache believes of the database, for tests that
 	// break it; nil leaves it.
@@ -56,9 +59,17 @@ func serveCommand(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, proxyAt.Close())
 	}
-	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+	return serve(c.Context, o, proxyAt, adminAt, newLogger(c, o.debug))
+}
+
+func newLogger(c *cli.Context, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)
-	return serve(c.Context, o, proxyAt, adminAt, log)
+	return log
 }
 
 // listenOn opens the port that a flag gives.
@@ -80,12 +91,12 @@ func listenOn(flag, addr string) (net.Listener, error) {
 
 // proxy is the parts of a proxy, wired.
 type proxy struct {
-	options  options
-	memory   *store.Memory
-	cache    *cache.Cache
-	tracker  *coherence.Tracker    // nil without coherence
-	listener *replication.Listener // nil without coherence
-	admin    *admin.Server
+	*follower // nil without coherence
+	options   options
+	memory    *store.Memory
+	pages     *store.Redis // nil without Redis
+	cache     *cache.Cache
+	admin     *admin.Server
 }
 
 func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
@@ -94,14 +105,22 @@ func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
 		return p, fmt.Errorf("--memory: %w", err)
 	}
 	o.cache.Store, o.cache.Truth = p.memory, cache.Unwatched{}
-	if o.listener != nil {
-		p.tracker = coherence.NewTracker(coherence.DefaultSlots, o.maxStaleness)
-		o.listener.Log = log
-		p.listener = replication.New(*o.listener, p.tracker)
-		o.cache.Truth, o.cache.CatchUp = p.tracker, p.listener.CatchUp
+	var sources admin.Sources
+	if o.coherent {
+		if p.follower, err = newFollower(o, log); err != nil {
+			return p, err
+		}
+		sources = p.sources()
+		o.cache.Truth, o.cache.CatchUp = p.tracker, p.catchUp()
 		if o.wrap != nil {
 			o.cache.Truth = o.wrap(p.tracker)
 		}
+	}
+	if o.redis.url != "" {
+		if p.pages, err = store.NewRedis(store.RedisConfig{URL: o.redis.url, Prefix: o.redis.prefix, MaxObject: o.cache.MaxObject, Log: log}); err != nil {
+			return p, fmt.Errorf("--redis-url: %w", err)
+		}
+		o.cache.Below = p.pages
 	}
 	if o.cache.Origin, err = origin.New(o.origin); err != nil {
 		return p, err
@@ -110,7 +129,8 @@ func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
 		return p, err
 	}
 	o.admin.Addr = adminAt
-	p.admin = admin.New(o.admin, admin.Sources{Tracker: p.tracker, Listener: p.listener, Cache: p.cache, Memory: p.memory})
+	sources.Cache, sources.Memory, sources.Pages = p.cache, p.memory, p.pages
+	p.admin = admin.New(o.admin, sources)
 	return p, nil
 }
 
@@ -128,6 +148,9 @@ func serve(ctx context.Context, o options, proxyAt, adminAt net.Listener, log *s
 // last answers are as fresh as the first.
 func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *slog.Logger) error {
 	defer p.memory.Close()
+	if p.pages != nil {
+		defer func() { _ = p.pages.Close() }()
+	}
 	front, back := newServer(p.cache, log), newServer(p.admin, log)
 	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
@@ -135,8 +158,8 @@ func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *s
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listenAndServe(front, proxyAt) })
 	group.Go(func() error { return listenAndServe(back, adminAt) })
-	if p.listener != nil {
-		group.Go(func() error { return follow(following, p.listener, p.options.listener.DatabaseURL) })
+	if p.follower != nil {
+		group.Go(func() error { return p.run(following) })
 	}
 	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", p.options.origin.Upstream, "pid", os.Getpid())
 	group.Go(func() error {
@@ -178,37 +201,6 @@ func drain(s *http.Server, log *slog.Logger) error {
 	if err := s.Shutdown(ctx); err != nil {
 		log.Warn("requests cut off", "after", drainTimeout)
 		return s.Close()
-	}
-	return nil
-}
-
-// follow runs the listener, and says where it could not start.
-func follow(ctx context.Context, l *replication.Listener, databaseURL string) error {
-	err := l.Run(ctx)
-	if config, parseErr := pgx.ParseConfig(databaseURL); err != nil && parseErr == nil {
-		return fmt.Errorf("cannot follow %s:%d/%s: %w", config.Host, config.Port, config.Database, err)
-	}
-	return err
-}
-
-// uninstallCommand is `proxy uninstall`.
-func uninstallCommand(c *cli.Context) error {
-	if c.Args().Present() {
-		return usagef("uninstall takes no %q", c.Args().First())
-	}
-	config, err := databaseConfig(c)
-	if err != nil {
-		return err
-	}
-	statements, err := replication.Uninstall(c.Context, config, c.Bool("dry-run"))
-	if err != nil {
-		return err
-	}
-	for _, sql := range statements {
-		fmt.Fprintln(c.App.Writer, sql+";")
-	}
-	if len(statements) == 0 {
-		fmt.Fprintln(c.App.Writer, "nothing of this proxy is in the database")
 	}
 	return nil
 }

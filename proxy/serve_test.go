@@ -252,7 +252,7 @@ func TestUninstall_RemovesWhatServeLeftAndNotWhileItRuns(t *testing.T) {
 		}
 		return nil
 	})
-	if code, stdout, _ := uninstall(); code != 0 || stdout != "nothing of this proxy is in the database\n" {
+	if code, stdout, _ := uninstall(); code != 0 || stdout != "nothing of this proxy is left\n" {
 		t.Errorf("again: exit %d\n%s", code, stdout)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type system struct {
 	admin  string
 	client *http.Client
 	logs   io.Writer
+	stop   func() // ends the proxy, once
 }
 
 // start runs a system for the length of a test. adjust, if not nil, changes
@@ -52,22 +54,13 @@ func start(t *testing.T, dsn string, adjust func(*options)) *system {
 		t.Fatal(err)
 	}
 	s.db = pool
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
-	backendAt, proxyAt, adminAt := listen(t), listen(t), listen(t)
-	s.direct, s.url, s.admin = "http://"+backendAt.Addr().String(), "http://"+proxyAt.Addr().String(), "http://"+adminAt.Addr().String()
-
-	o := testOptions(s.direct, dsn)
-	if adjust != nil {
-		adjust(&o)
-	}
-	ended := make(chan error, 2)
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	backendAt := listen(t)
+	s.direct = "http://" + backendAt.Addr().String()
+	ended := make(chan error, 1)
 	go func() {
 		ended <- service.Run(ctx, service.Config{Listener: backendAt, DatabaseURL: dsn, Log: log})
 	}()
-	if s.proxy, err = build(o, adminAt.Addr(), log); err != nil {
-		t.Fatal(err)
-	}
-	go func() { ended <- s.serve(ctx, proxyAt, adminAt, log) }()
 	s.client = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -76,14 +69,55 @@ func start(t *testing.T, dsn string, adjust func(*options)) *system {
 		s.client.CloseIdleConnections()
 		pool.Close()
 		cancel()
-		for range 2 {
-			if err := <-ended; err != nil {
-				t.Errorf("ended with %v", err)
-			}
+		if err := <-ended; err != nil {
+			t.Errorf("the backend ended with %v", err)
 		}
 	})
+	s.run(adjust)
 	s.awaitStreaming()
 	return s
+}
+
+// run runs the proxy for the length of the test, or until stop.
+func (s *system) run(adjust func(*options)) {
+	s.t.Helper()
+	o := testOptions(s.direct, s.dsn)
+	if adjust != nil {
+		adjust(&o)
+	}
+	proxyAt, adminAt := listen(s.t), listen(s.t)
+	s.url, s.admin = "http://"+proxyAt.Addr().String(), "http://"+adminAt.Addr().String()
+	log := slog.New(slog.NewTextHandler(s.t.Output(), nil)).With("proxy", proxyAt.Addr().(*net.TCPAddr).Port)
+	var err error
+	if s.proxy, err = build(o, adminAt.Addr(), log); err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	serve := s.serve
+	go func() { ended <- serve(ctx, proxyAt, adminAt, log) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		s.client.CloseIdleConnections() // or draining waits for them
+		if err := <-ended; err != nil {
+			s.t.Errorf("the proxy ended with %v", err)
+		}
+	})
+	s.t.Cleanup(s.stop)
+}
+
+// another is one more proxy before the same backend and database.
+func (s *system) another(adjust func(*options)) *system {
+	s.t.Helper()
+	other := &system{t: s.t, dsn: s.dsn, db: s.db, direct: s.direct, client: s.client, logs: s.logs}
+	other.run(adjust)
+	return other
+}
+
+// sharing gives a proxy the Redis of a cluster.
+func sharing(t *testing.T) func(*options) {
+	url, prefix := sandboxtest.Redis(t)
+	return func(o *options) { o.redis = redisConfig{url, prefix} }
 }
 
 // testOptions are the defaults, for a backend whose tags are to be trusted.
@@ -92,6 +126,7 @@ func testOptions(upstream, dsn string) options {
 	o.origin.Upstream, o.origin.Timeout = upstream, time.Minute
 	o.cache.TrustTags = true
 	o.admin = admin.Config{Token: "a secret"}
+	o.coherent, o.databaseURL = true, dsn
 	o.listener = &replication.Config{
 		DatabaseURL: dsn, Slot: "walcache_" + dsn[strings.LastIndex(dsn, "/")+1:strings.LastIndex(dsn, "?")],
 		Publication: "walcache", MaxRetainedWAL: 1 << 30,
@@ -114,7 +149,7 @@ func (s *system) awaitStreaming() {
 	sandboxtest.Eventually(s.t, 30*time.Second, func() error {
 		c := s.tracker.Catalog()
 		if c == nil || len(c.Tables) == 0 || !s.tracker.Vouches(time.Now()) || s.tracker.Stamp().LSN == 0 {
-			return fmt.Errorf("not streaming: %+v", s.listener.Status())
+			return fmt.Errorf("nothing is proven: %+v", s.tracker.Progress(time.Now()))
 		}
 		return nil
 	})
@@ -126,7 +161,7 @@ func (s *system) caughtUp() {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := s.listener.CatchUp(ctx); err != nil {
+	if err := s.catchUp()(ctx); err != nil {
 		s.t.Fatalf("catch up: %v", err)
 	}
 	known := s.tracker.Progress(time.Now()).Known
@@ -167,8 +202,14 @@ func (s *system) get(path string) response {
 	return r
 }
 
+// fetch asks under one name, whichever proxy of a cluster it asks.
 func (s *system) fetch(url string) (response, error) {
-	res, err := s.client.Get(url)
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return response{}, err
+	}
+	req.Host = "shop.example"
+	res, err := s.client.Do(req)
 	if err != nil {
 		return response{}, err
 	}

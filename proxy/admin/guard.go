@@ -52,18 +52,60 @@ func isOurs(ip netip.Addr) bool {
 // machine alone.
 func (g guard) operators(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case g.onLoopback() || g.hasToken(r):
+		if g.onLoopback() || g.hasToken(r) {
 			next.ServeHTTP(w, r)
-		case g.Token == "":
-			writeJSON(w, http.StatusForbidden, problem("no admin token is set",
-				"set ADMIN_TOKEN (--admin-token-file) and send it as Authorization: Bearer"))
-		default:
-			w.Header().Set("WWW-Authenticate", `Basic realm="walcache admin", charset="UTF-8"`)
-			writeJSON(w, http.StatusUnauthorized, problem("the admin token is missing or wrong",
-				"send it as Authorization: Bearer, or as the password with any user name"))
+			return
 		}
+		g.refuse(w)
 	})
+}
+
+// refuse says how to get in.
+func (g guard) refuse(w http.ResponseWriter) {
+	if g.Token == "" {
+		writeJSON(w, http.StatusForbidden, problem("no admin token is set",
+			"set ADMIN_TOKEN (--admin-token-file) and send it as Authorization: Bearer"))
+		return
+	}
+	w.Header().Set("WWW-Authenticate", `Basic realm="walcache admin", charset="UTF-8"`)
+	writeJSON(w, http.StatusUnauthorized, problem("the admin token is missing or wrong",
+		"send it as Authorization: Bearer, or as the password with any user name"))
+}
+
+// changes asks for the token, wherever the port is: what passes here changes
+// what clients get. Trusting is for a demo, or for debugging: then who sits at
+// this machine needs none, if nothing stands in between that could speak for
+// others.
+func (g guard) changes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.Trusting && isDirect(r) || g.hasToken(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		g.refuse(w)
+	})
+}
+
+// isDirect reports whether a request comes from this machine, to it by its own
+// name, and by no proxy that says so.
+func isDirect(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if !slices.Contains([]string{"localhost", "127.0.0.1", "::1", "[::1]"}, strings.ToLower(host)) {
+		return false
+	}
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || strings.HasPrefix(name, "X-Forwarded-") {
+			return false
+		}
+	}
+	return true
 }
 
 func (g guard) onLoopback() bool {

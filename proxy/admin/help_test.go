@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"walcache/proxy/cache"
+	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
 	"walcache/proxy/replication"
@@ -41,7 +42,9 @@ func newProxy(t *testing.T) *proxy {
 	t.Helper()
 	p := &proxy{t: t, at: 100}
 	p.sources.Tracker = coherence.NewTracker(1<<12, 2*time.Second)
-	p.sources.Listener = replication.New(replication.Config{Log: slog.New(slog.DiscardHandler)}, p.sources.Tracker)
+	log := slog.New(slog.DiscardHandler)
+	p.sources.Log = changelog.New(p.sources.Tracker, log)
+	p.sources.Listener = replication.New(replication.Config{Log: log}, p.sources.Log)
 	p.sources.Tracker.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{"properties": {}, "users": {}}})
 	p.cached(p.sources.Tracker)
 	return p

@@ -6,6 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"walcache/proxy/changelog"
+	"walcache/proxy/store"
 )
 
 // metric is one line of docs/metrics.md: a name, a help text, a type, and how
@@ -136,6 +139,42 @@ var metrics = []metric{
 			}
 			return map[string]float64{s.Coherence.Slot.WALStatus: 1}
 		}},
+	{"walcache_leads", "1 in the process that holds the replication slot and writes the change log.", gauge, "",
+		logged(func(l changelog.Status) float64 { return truth(l.Leads) })},
+	{"walcache_cluster_processes", "Processes of the cluster that were alive when they were counted last.", gauge, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Members) })},
+	{"walcache_log_appended_total", "Entries appended to the change log by this process.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Writer.Entries) })},
+	{"walcache_log_appended_bytes_total", "Bytes appended to the change log by this process.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Writer.Bytes) })},
+	{"walcache_log_write_errors_total", "Times that the change log or its checkpoint could not be written.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Writer.Errors) })},
+	{"walcache_checkpoints_total", "Checkpoints written by this process.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Writer.Checkpoints) })},
+	{"walcache_checkpoint_bytes", "Size of the last checkpoint that this process wrote.", gauge, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Writer.CheckpointBytes) })},
+	{"walcache_log_read_total", "Entries of the change log that this process read.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Reader.Entries) })},
+	{"walcache_log_gaps_total", "Times that an entry of the change log was found missing, and a checkpoint had to make it good.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Reader.Gaps) })},
+	{"walcache_log_read_errors_total", "Times that the change log could not be read.", counter, "",
+		logged(func(l changelog.Status) float64 { return float64(l.Reader.Errors) })},
+	{"walcache_off", "1 while an operator has switched caching off.", gauge, "",
+		known(func(c *Coherence) (float64, bool) { return truth(c.Off), true })},
+	{"walcache_redis_gets_total", "Pages asked for in Redis, by what came of it.", counter, "result",
+		paged(func(p store.RedisStats) map[string]float64 {
+			return map[string]float64{"hit": float64(p.Hits), "miss": float64(p.Misses), "corrupt": float64(p.Corrupt), "failure": float64(p.Failures), "skipped": float64(p.Skipped)}
+		})},
+	{"walcache_redis_writes_total", "Pages written to Redis.", counter, "",
+		paged(func(p store.RedisStats) map[string]float64 { return map[string]float64{"": float64(p.Writes)} })},
+	{"walcache_redis_written_bytes_total", "Bytes of pages written to Redis.", counter, "",
+		paged(func(p store.RedisStats) map[string]float64 { return map[string]float64{"": float64(p.BytesWritten)} })},
+	{"walcache_redis_dropped_total", "Pages that were not written to Redis, by reason.", counter, "reason",
+		paged(func(p store.RedisStats) map[string]float64 { return floats(p.Dropped) })},
+	{"walcache_redis_queue_pages", "Pages that wait to be written to Redis.", gauge, "",
+		paged(func(p store.RedisStats) map[string]float64 { return map[string]float64{"": float64(p.Queue)} })},
+	{"walcache_redis_breaker_open", "1 while Redis is not asked for pages, because it did not answer.", gauge, "",
+		paged(func(p store.RedisStats) map[string]float64 { return map[string]float64{"": truth(p.BreakerOpen)} })},
 }
 
 func one(value func(Status) uint64) func(Status) map[string]float64 {
@@ -179,4 +218,24 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// logged reads a value of the change log, which a process alone does not have.
+func logged(value func(changelog.Status) float64) func(Status) map[string]float64 {
+	return func(s Status) map[string]float64 {
+		if s.Log == nil {
+			return nil
+		}
+		return map[string]float64{"": value(*s.Log)}
+	}
+}
+
+// paged reads values of the pages in Redis.
+func paged(values func(store.RedisStats) map[string]float64) func(Status) map[string]float64 {
+	return func(s Status) map[string]float64 {
+		if s.Pages == nil {
+			return nil
+		}
+		return values(*s.Pages)
+	}
 }

@@ -1,11 +1,13 @@
 // Package admin is the operator's port: is the proxy alive and ready, what does
 // it know of the database, what does it hold, and what do its counters say. It
-// reads from all other parts, and none knows of it.
+// reads from all other parts, and none knows of it. What it changes it changes by a
+// message in the change stream.
 //
 //	/healthz   200 while the process answers
 //	/readyz    200 while it takes requests; says whether it vouches for freshness
 //	/status    all of it as JSON, for people and scripts
 //	/metrics   the same as counters and gauges, for Prometheus
+//	/cache/…   off, on and purge, on every process; these need the token
 //
 // The port is on loopback unless told otherwise; guard.go decides who gets in.
 package admin
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"walcache/proxy/cache"
+	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
 	"walcache/proxy/replication"
 	"walcache/proxy/store"
@@ -28,15 +31,22 @@ type Config struct {
 	Addr  net.Addr // that it listens on
 	Token string   // "" refuses every call that needs one
 	Hosts []string // names it is reached under, besides this machine's addresses
+	// Trusting lets who sits at this machine change things without a token: in a
+	// demo, or to debug.
+	Trusting bool
 }
 
-// Sources are the parts that the admin port reads from. Tracker and Listener are
-// nil for a proxy without coherence.
+// Sources are the parts that the admin port reads from. What a process does not
+// have is nil: an ordinary cache has none of the first four, one that only
+// listens neither cache nor pages, one that only follows no listener.
 type Sources struct {
-	Tracker  *coherence.Tracker
-	Listener *replication.Listener
-	Cache    *cache.Cache
-	Memory   *store.Memory
+	Tracker   *coherence.Tracker
+	Log       *changelog.Log
+	Listener  *replication.Listener
+	Announcer Announcer
+	Cache     *cache.Cache
+	Memory    *store.Memory
+	Pages     *store.Redis
 }
 
 // Server answers on the admin port.
@@ -57,6 +67,7 @@ func New(config Config, sources Sources) *Server {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.Handle("GET /status", g.operators(http.HandlerFunc(s.status)))
+	s.controls(mux, g)
 	s.Handler = g.knownHosts(http.NewCrossOriginProtection().Handler(mux))
 	return s
 }

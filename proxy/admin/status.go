@@ -8,17 +8,22 @@ import (
 	"time"
 
 	"walcache/proxy/cache"
+	"walcache/proxy/changelog"
+	"walcache/proxy/replication"
+	"walcache/proxy/store"
 )
 
 // Status is what /status answers. Positions are LSNs as PostgreSQL writes them,
 // durations seconds, sizes bytes.
 type Status struct {
-	Uptime    float64      `json:"uptime_seconds"`
-	Coherence *Coherence   `json:"coherence"` // null for an ordinary cache
-	Memory    MemoryStatus `json:"memory"`
-	Cache     cache.Stats  `json:"cache"`
-	Tables    []Table      `json:"tables"` // by hits turned into misses, worst first
-	Worst     string       `json:"worst_table,omitempty"`
+	Uptime    float64           `json:"uptime_seconds"`
+	Coherence *Coherence        `json:"coherence"`  // null for an ordinary cache
+	Log       *changelog.Status `json:"change_log"` // null for a process that shares none
+	Memory    MemoryStatus      `json:"memory"`
+	Pages     *store.RedisStats `json:"redis_pages"` // null without Redis
+	Cache     cache.Stats       `json:"cache"`
+	Tables    []Table           `json:"tables"` // by hits turned into misses, worst first
+	Worst     string            `json:"worst_table,omitempty"`
 }
 
 // Coherence is what the proxy knows of the database.
@@ -26,6 +31,7 @@ type Coherence struct {
 	State        string   `json:"state"`
 	Reason       string   `json:"reason,omitempty"`
 	Vouches      bool     `json:"vouches"`
+	Off          bool     `json:"off"`                     // switched off by an operator
 	FreshAge     *float64 `json:"fresh_as_of_age_seconds"` // null before the first proof
 	Epoch        string   `json:"epoch"`
 	EpochReason  string   `json:"epoch_reason"`
@@ -67,14 +73,21 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) read() Status {
-	st := Status{
-		Uptime: time.Since(s.began).Seconds(),
-		Memory: MemoryStatus{Pages: s.sources.Memory.Pages(), Bytes: s.sources.Memory.Bytes()},
-		Cache:  s.sources.Cache.Stats(),
-		Tables: []Table{},
+	st := Status{Uptime: time.Since(s.began).Seconds(), Tables: []Table{}}
+	if s.sources.Cache != nil {
+		st.Cache = s.sources.Cache.Stats()
+		st.Memory = MemoryStatus{Pages: s.sources.Memory.Pages(), Bytes: s.sources.Memory.Bytes()}
+	}
+	if s.sources.Pages != nil {
+		stats := s.sources.Pages.Stats()
+		st.Pages = &stats
 	}
 	if s.sources.Tracker == nil {
 		return st
+	}
+	if s.sources.Log != nil && s.sources.Log.Shared() {
+		status := s.sources.Log.Status()
+		st.Log = &status
 	}
 	st.Coherence = s.coherence()
 	rows := s.sources.Tracker.Progress(time.Now()).Rows
@@ -94,9 +107,14 @@ func (s *Server) read() Status {
 
 func (s *Server) coherence() *Coherence {
 	now := time.Now()
-	p, l := s.sources.Tracker.Progress(now), s.sources.Listener.Status()
+	p, l := s.sources.Tracker.Progress(now), replication.Status{State: "following"}
+	if s.sources.Listener != nil {
+		l = s.sources.Listener.Status()
+	} else if catalog := s.sources.Tracker.Catalog(); catalog != nil {
+		l.Blind = catalog.Blind
+	}
 	c := &Coherence{
-		State: l.State, Reason: l.Reason, Vouches: s.vouches(),
+		State: l.State, Reason: l.Reason, Vouches: s.vouches(), Off: s.off(),
 		Epoch: p.Epoch, EpochReason: l.Began, Epochs: l.Epochs,
 		Known: p.Known.String(), Visible: p.Visible.String(), Confirmed: l.Confirmed.String(),
 		TrackerSlots: p.Slots, TrackerUsed: p.Used,
@@ -113,6 +131,12 @@ func (s *Server) coherence() *Coherence {
 		c.Slot = &Slot{Name: l.Slot.Name, ActivePID: l.Slot.ActivePID, WALStatus: l.Slot.WALStatus, RetainedWAL: l.Slot.Retained}
 	}
 	return c
+}
+
+// off reports whether an operator has switched caching off.
+func (s *Server) off() bool {
+	catalog := s.sources.Tracker.Catalog()
+	return catalog != nil && catalog.Off
 }
 
 // list makes JSON write none as [] and not as null.

@@ -32,10 +32,7 @@ func (b *beats) wait(ctx context.Context) error {
 	}
 	done := b.waiting[0] // shared, so that who gives up leaves nothing behind
 	b.mu.Unlock()
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
+	put(b.wake)
 	select {
 	case <-done:
 		return nil
@@ -98,9 +95,7 @@ func (s *session) catchUp(ctx context.Context) error {
 	s.target.Store(uint64(target))
 	pause, nudge := time.Millisecond, time.Now().Add(nudgeAfter)
 	for s.received.Load() < uint64(target) {
-		if err := s.stream.report(true); err != nil {
-			return err
-		}
+		s.stream.report()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -110,7 +105,7 @@ func (s *session) catchUp(ctx context.Context) error {
 			pause = min(2*pause, 50*time.Millisecond)
 		}
 		if time.Now().After(nudge) {
-			if err := s.announce(ctx, ""); err != nil {
+			if err := s.announce(ctx); err != nil {
 				return err
 			}
 			nudge = time.Now().Add(beatEvery)

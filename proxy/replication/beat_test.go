@@ -92,7 +92,7 @@ func TestCatchUp_SeesAsynchronousCommits(t *testing.T) {
 	for range 50 {
 		row.at = tracker.Stamp()
 		exec(t, db, "UPDATE properties SET price = price + 1")
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := l.CatchUp(ctx)
 		cancel()
 		if v := row.verdict(tracker); err != nil || v != coherence.Changed {
@@ -115,7 +115,7 @@ func TestBeat_VouchesOnlyForWhatIsKnown(t *testing.T) {
 	var commits []commit
 	beats := 0
 	tracker := coherence.NewTracker(1<<10, bound)
-	sink := &recorder{Tracker: tracker, vouch: func(m time.Time) {
+	sink := &recorder{memory: remember(tracker), vouch: func(m time.Time) {
 		mu.Lock()
 		defer mu.Unlock()
 		beats++

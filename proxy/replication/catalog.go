@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"path"
 	"slices"
 	"sort"
@@ -32,7 +33,7 @@ type table struct {
 	listed   uint32 // oid of its place in the publication of updates and deletes, or 0
 	ignored  bool
 	parents  []uint32
-	form     string // the columns, and the transactions that last altered them
+	form     uint64 // stands for the columns, and the transactions that last altered them
 	columns  []tableColumn
 }
 
@@ -136,10 +137,14 @@ func scanTable(rows pgx.Rows, ignore []string) (*table, error) {
 		Kind    string
 		Indexed bool
 	}
-	err := rows.Scan(&t.oid, &schema, &name, &t.sql, &t.kind, &t.logged, &t.identity, &t.listed, &t.parents, &t.form, &columns)
+	var form string
+	err := rows.Scan(&t.oid, &schema, &name, &t.sql, &t.kind, &t.logged, &t.identity, &t.listed, &t.parents, &form, &columns)
 	if err != nil {
 		return nil, err
 	}
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(form)) // never fails
+	t.form = hash.Sum64()
 	t.name = coherence.TableName(schema, name)
 	t.ignored = matches(ignore, name) || matches(ignore, schema+"."+name)
 	for _, c := range columns {
@@ -251,7 +256,7 @@ func (c *catalog) relation(m *pglogrepl.RelationMessage) *relation {
 		})
 	if t != nil {
 		rel.ignored = t.ignored
-		rel.settled = agrees && (t.carried() || t.ignored)
+		rel.settled = agrees && (t.carried() || t.ignored || t.blind())
 		for _, a := range c.ancestors(t) {
 			names = append(names, a.name)
 		}
@@ -302,17 +307,17 @@ func (c *catalog) changedSince(old *catalog) []string {
 }
 
 func (t *table) same(o *table) bool {
-	return t.name == o.name && t.kind == o.kind && t.logged == o.logged && t.listed == o.listed &&
+	return t.name == o.name && t.kind == o.kind && t.logged == o.logged && t.ignored == o.ignored && t.listed == o.listed &&
 		slices.Equal(t.parents, o.parents) && t.form == o.form // an index makes no row look different
 }
 
 // youngSince are the tables whose updates and deletes were not published as
-// they are now, in the old catalog or by name.
-func (c *catalog) youngSince(old *catalog, added []string) []uint32 {
+// they are now when the old catalog was read.
+func (c *catalog) youngSince(old *catalog) []uint32 {
 	var young []uint32
 	for oid, t := range c.tables {
 		was := old.tables[oid]
-		if t.listed != 0 && (was == nil || was.listed != t.listed || slices.Contains(added, t.name)) {
+		if t.listed != 0 && (was == nil || was.listed != t.listed) {
 			young = append(young, oid)
 		}
 	}

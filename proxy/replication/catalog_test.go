@@ -159,7 +159,7 @@ func TestCatalog_EncodingsAndSettingsDoNotShowInTags(t *testing.T) {
 			db := open(t, dsn, "CREATE TABLE k (id int PRIMARY KEY, place text NOT NULL, day date NOT NULL)", "CREATE UNIQUE INDEX k_identity ON k (id, place, day)",
 				"ALTER TABLE k REPLICA IDENTITY USING INDEX k_identity", "SET client_encoding = 'UTF8'", insert)
 			tracker := coherence.NewTracker(1<<16, bound)
-			l, stop := launch(t, Config{DatabaseURL: dsn}, tracker)
+			l, stop := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
 			t.Cleanup(func() { _ = db.Close(t.Context()); stop() })
 			settled(t, l, tracker, "k")
 			koeln := coherence.RowTag("k", "place", map[string]string{"LATIN1": "Köln", "SQL_ASCII": "K\xf6ln"}[encoding])

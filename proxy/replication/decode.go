@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,9 +11,16 @@ import (
 )
 
 // Prefix is that of the logical messages (pg_logical_emit_message) that this
-// package reads. Their content is lines of "floor <table>", "floor *" or
-// "bump <tag>": what logical decoding does not carry, such as DDL, said by
-// whoever does it, in its own transaction.
+// package reads. Their content is lines:
+//
+//	floor <table>  any row of the table may have changed; "*" is all tables
+//	bump <tag>     what the tag names has changed
+//	purge <url>    the stored answers of a URL count no longer
+//	cache off      nothing is answered from a cache any more, in any process
+//	cache on       until this
+//
+// The first two say what logical decoding does not carry, such as DDL: whoever
+// does it sends them, in its own transaction.
 const Prefix = "walcache"
 
 // wideRows is how many rows of a table a transaction may change by name; past
@@ -28,6 +34,7 @@ type commit struct {
 	end     coherence.LSN
 	changes []coherence.Change
 	tables  []coherence.TableChanges
+	off     *bool // whether caching is switched off from here on, if it says
 }
 
 // decoder turns pgoutput messages, protocol version 2, into commits
@@ -46,6 +53,7 @@ type decoder struct {
 	open      *transaction            // between Begin and Commit
 	block     *transaction            // between Stream Start and Stream Stop
 	streams   map[uint32]*transaction // by the xid of the top-level transaction
+	tuples                            // of the last row
 }
 
 // transaction gathers what a transaction changed.
@@ -54,6 +62,7 @@ type transaction struct {
 	relations map[uint32]*relation // described within a streamed transaction
 	changes   map[coherence.Hash]struct{}
 	rows      map[*relation]int
+	off       *bool // caching was switched
 }
 
 func newDecoder(latest func() *catalog, reload func(shown ...string) (*catalog, error), notice func(string, error)) *decoder {
@@ -81,7 +90,10 @@ func (d *decoder) decode(at coherence.LSN, data []byte) (done *commit, err error
 			done, err = d.widen(at, fmt.Errorf("message %.1q: %v", data, p)), nil
 		}
 	}()
-	if d.skip(data) {
+	if k := data[0]; k == 'I' || k == 'U' || k == 'D' {
+		if err := d.row(data); err != nil {
+			return d.widen(at, err), nil
+		}
 		return nil, nil
 	}
 	msg, err := pglogrepl.ParseV2(data, d.block != nil)
@@ -119,12 +131,6 @@ func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, err
 		return d.streamCommit(m)
 	case *pglogrepl.RelationMessageV2:
 		return nil, d.relation(&m.RelationMessage)
-	case *pglogrepl.InsertMessageV2:
-		d.row(m.RelationID, nil, false, m.Tuple)
-	case *pglogrepl.UpdateMessageV2:
-		d.row(m.RelationID, m.OldTuple, true, m.NewTuple)
-	case *pglogrepl.DeleteMessageV2:
-		d.row(m.RelationID, m.OldTuple, true, nil)
 	case *pglogrepl.TruncateMessageV2:
 		d.truncate(m.RelationIDs)
 	case *pglogrepl.LogicalDecodingMessageV2:
@@ -134,30 +140,6 @@ func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, err
 		return d.widen(at, fmt.Errorf("unexpected message %T", msg)), nil
 	}
 	return nil, nil
-}
-
-// skip looks at a row change before it is parsed: a bulk load of a table whose
-// floor the transaction raises already costs no more than this.
-func (d *decoder) skip(data []byte) bool {
-	if k := data[0]; k != 'I' && k != 'U' && k != 'D' {
-		return false
-	}
-	if d.block != nil {
-		data = data[4:] // the xid of the subtransaction
-	}
-	rel := d.lookup(binary.BigEndian.Uint32(data[1:]))
-	if rel == nil {
-		return false
-	}
-	if rel.ignored {
-		return true
-	}
-	t := d.current()
-	if t.rows[rel] < wideRows {
-		return false
-	}
-	t.rows[rel]++
-	return true
 }
 
 func (d *decoder) current() *transaction {
@@ -225,26 +207,40 @@ func (d *decoder) describe(m *pglogrepl.RelationMessage) (*relation, error) {
 	return c.relation(m), nil
 }
 
-func (d *decoder) row(oid uint32, before *pglogrepl.TupleData, changes bool, after *pglogrepl.TupleData) {
+// row reads an Insert, Update or Delete message. Where the transaction raises the
+// floor of the table already, as a bulk load does, or the table is ignored, a look
+// at the front of the message is enough.
+func (d *decoder) row(data []byte) error {
+	m := cursor{rest: data[1:]}
+	if d.block != nil {
+		m.take(4) // the xid of the subtransaction
+	}
+	oid := m.uint32()
 	t, rel := d.current(), d.lookup(oid)
-	if rel == nil {
-		d.notice("row of an unknown relation", fmt.Errorf("oid %d", oid))
-		t.everything()
-		return
+	switch {
+	case m.err != nil:
+		return m.err
+	case rel == nil:
+		return fmt.Errorf("row of an unknown relation, oid %d", oid)
+	case rel.ignored:
+		return nil
 	}
-	if rel.ignored {
-		return
-	}
-	if t.rows[rel]++; t.rows[rel] == wideRows {
+	t.rows[rel]++
+	switch n := t.rows[rel]; {
+	case n == wideRows:
 		t.floor(rel)
-		return
+		return nil
+	case n > wideRows:
+		return nil
 	}
-	if !rel.fits(before) || !rel.fits(after) {
-		d.notice("row does not fit its relation", fmt.Errorf("table %s", rel.targets[0].name))
-		t.everything()
-		return
+	if err := d.tuples.read(data[0], &m); err != nil {
+		return err
 	}
-	rel.row(t, before, changes, after)
+	if !rel.fits(d.before) || !rel.fits(d.after) {
+		return fmt.Errorf("row does not fit its relation, table %s", rel.targets[0].name)
+	}
+	rel.row(t, d.before, data[0] != 'I', d.after)
+	return nil
 }
 
 func (d *decoder) truncate(oids []uint32) {
@@ -340,6 +336,11 @@ func (t *transaction) announced(line string, notice func(string, error)) {
 		t.add(coherence.Any.Hash())
 	case verb == "bump" && name != "":
 		t.add(coherence.Tag(name).Hash())
+	case verb == "purge" && name != "":
+		t.add(coherence.PageHash(name))
+	case line == "cache off", line == "cache on":
+		off := name == "off"
+		t.off = &off
 	default:
 		notice("logical message not understood", fmt.Errorf("%.100q", line))
 		t.everything()
@@ -347,7 +348,7 @@ func (t *transaction) announced(line string, notice func(string, error)) {
 }
 
 func (t *transaction) commit(end coherence.LSN) *commit {
-	c := &commit{xid: t.xid, end: end, changes: make([]coherence.Change, 0, len(t.changes))}
+	c := &commit{xid: t.xid, end: end, off: t.off, changes: make([]coherence.Change, 0, len(t.changes))}
 	for h := range t.changes {
 		c.changes = append(c.changes, coherence.Change{Hash: h, At: end})
 	}

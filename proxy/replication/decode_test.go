@@ -214,8 +214,13 @@ func TestDecoder_ReadsLogicalMessages(t *testing.T) {
 		"floor s.u\nfloor t\n":        {floor("s.u"), floor("t")},
 		"floor *":                     {all, coherence.Any.Hash()},
 		"bump t/id=1":                 {rowOne},
+		"purge /a?b=c d":              {coherence.PageHash("/a?b=c d")},
+		"cache off\nbump t/id=1":      {rowOne},
 		" bump t/id=1 \r\n\n floor t": {rowOne, floor("t")},
 		"floor":                       {all},
+		"purge":                       {all},
+		"cache":                       {all},
+		"cache maybe":                 {all},
 		"bump ":                       {all},
 		"bump t/id=1\nfloort":         {rowOne, all},
 		"\x00\xff":                    {all},
@@ -244,6 +249,20 @@ func TestDecoder_ReadsLogicalMessages(t *testing.T) {
 	}
 	if done := newDecoding(t).take(emitted("other", "floor *", 0), emitted(Prefix, "", 0)); len(done) != 1 || len(done[0].changes) > 0 {
 		t.Errorf("messages of others, and empty ones, move something: %+v", done)
+	}
+}
+
+func TestDecoder_TheLastSwitchOfATransactionCounts(t *testing.T) {
+	for content, want := range map[string]string{"": "", "floor t": "", "cache off": "off", "cache on": "on", "cache on\ncache off": "off", "cache off\ncache on": "on"} {
+		for _, done := range []*commit{
+			newDecoding(t).take(emitted(Prefix, content, 0))[0],
+			newDecoding(t).take(begin(7), emitted(Prefix, content, 1), commitAt(90))[0],
+			newDecoding(t).take(streamStart(7), streamed(7, emitted(Prefix, content, 1)), streamStop(), streamCommit(7, 90))[0],
+		} {
+			if got := done.off; (got == nil) != (want == "") || got != nil && *got != (want == "off") {
+				t.Errorf("%q: %v", content, got)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -21,10 +22,13 @@ import (
 
 func randomName() string { return strings.ToLower(rand.Text()[:8]) }
 
+// patience is far longer than anything takes, for machines under load.
+const patience = 2 * time.Minute
+
 // eventually polls for a fact.
 func eventually(t *testing.T, what string, fact func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !fact(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !fact(); time.Sleep(3 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
@@ -72,6 +76,60 @@ func launch(t *testing.T, config Config, sink Sink) (l *Listener, stop func()) {
 	})
 	t.Cleanup(stop)
 	return l, stop
+}
+
+// memory is a sink that keeps what it is told in this process, as the change log
+// does for all processes of a cluster: two listeners that share one are two
+// processes.
+type memory struct {
+	*coherence.Tracker
+
+	mu     sync.Mutex // guards the following
+	state  []byte
+	logged coherence.LSN
+	refuse error         // what the next Apply returns
+	known  coherence.LSN // what Lead says, instead of what the tracker knows, if it is not 0
+	leads  int
+	yields int
+}
+
+func remember(tracker *coherence.Tracker) *memory {
+	return &memory{Tracker: tracker, logged: math.MaxUint64}
+}
+
+func (m *memory) locked(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+func (m *memory) Lead(context.Context) (past coherence.Past, err error) {
+	p := m.Progress(time.Now())
+	m.locked(func() {
+		m.leads++
+		past = coherence.Past{Epoch: p.Epoch, Known: p.Known, Visible: p.Visible, State: m.state}
+		if m.known != 0 {
+			past.Known, past.Visible = m.known, m.known
+		}
+	})
+	return past, nil
+}
+
+func (m *memory) Keep(state []byte) { m.locked(func() { m.state = state }) }
+
+func (m *memory) Yield() { m.locked(func() { m.yields++ }) }
+
+func (m *memory) Logged() (lsn coherence.LSN) {
+	m.locked(func() { lsn = m.logged })
+	return lsn
+}
+
+func (m *memory) Apply(r coherence.Record) (err error) {
+	m.locked(func() { err, m.refuse = m.refuse, nil })
+	if err != nil {
+		return err
+	}
+	return m.Tracker.Apply(r)
 }
 
 // staleBy returns which answers, read under one tag each, a change makes stale.
@@ -172,3 +230,102 @@ func whileAway(t *testing.T, dsn string, db *pgx.Conn, f func()) {
 const bound = 2 * time.Second
 
 func hostPort(c *pgx.ConnConfig) string { return net.JoinHostPort(c.Host, fmt.Sprint(c.Port)) }
+
+// relay is a TCP connection in two halves, between a listener and its server. It
+// can stand still, as if a cable was cut, and look at what the listener says.
+type relay struct {
+	target string
+	said   func(data []byte) // called before it is passed on
+	cut    chan struct{}     // closed to stand still
+	ended  chan struct{}     // closed at the end of the test
+}
+
+// through returns the URL of a database through a relay.
+func through(t *testing.T, dsn string, said func([]byte)) (string, *relay) {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{target: u.Host, said: said, cut: make(chan struct{}), ended: make(chan struct{})}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() { r.connect(client) })
+		}
+	})
+	t.Cleanup(func() { close(r.ended); _ = l.Close(); conns.Wait() })
+	u.Host = l.Addr().String()
+	return u.String(), r
+}
+
+func (r *relay) connect(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", r.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	both := make(chan struct{}, 2)
+	go func() { r.pass(server, client, r.said); both <- struct{}{} }()
+	go func() { r.pass(client, server, nil); both <- struct{}{} }()
+	select {
+	case <-both:
+	case <-r.ended:
+	}
+}
+
+func (r *relay) pass(to, from net.Conn, said func([]byte)) {
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil {
+			return
+		}
+		if said != nil {
+			said(buffer[:n])
+		}
+		select {
+		case <-r.cut:
+			<-r.ended
+			return
+		default:
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// logs collects what a listener logs.
+type logs struct {
+	t  *testing.T
+	mu sync.Mutex // guards the following
+	b  strings.Builder
+}
+
+func (l *logs) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = l.t.Output().Write(line)
+	return l.b.Write(line)
+}
+
+func (l *logs) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
+}
+
+func logging(t *testing.T) (*slog.Logger, *logs) {
+	l := &logs{t: t}
+	return slog.New(slog.NewTextHandler(l, nil)), l
+}

@@ -15,78 +15,68 @@ import (
 // holds only for the history that it learned it from: a restored backup, a
 // promoted standby or a crash that undid a commit continue another one.
 type lineage struct {
-	system       string // pg_control's system identifier
-	timeline     int32
-	database     string // oid: a database dropped and made again is another
-	publications string // by versions
-	// statsReset changes with crash recovery, which can undo a commit that was
+	System       string // pg_control's system identifier
+	Timeline     int32
+	Database     string // oid: a database dropped and made again is another
+	Publications string // by versions
+	// StatsReset changes with crash recovery, which can undo a commit that was
 	// already seen (synchronous_commit = off), because recovery discards the
 	// statistics. A clean restart, which loses nothing, keeps it.
-	statsReset string
+	StatsReset string
 }
 
 // versions is the query for which publications there are, by oid and by the
 // transaction that last altered them. Their lists of tables are not part of it.
 const versions = `SELECT coalesce(string_agg(oid || '/' || xmin, ',' ORDER BY oid), '') FROM pg_publication WHERE pubname = ANY ($1)`
 
-// past is what the sessions before this one leave to it.
-type past struct {
-	epoch   string // "" before the first
-	lineage lineage
-	known   coherence.LSN // every change up to it was applied
-	unseen  bool          // not even the slot's first position was visible yet
-	// undecodable says that the server could not decode what the slot keeps.
-	undecodable bool
-	xmax        uint64 // no transaction from here on had begun
-	catalog     *catalog
-	altered     []string // tables that changed and were not announced; guarded by sqlMu of the session
-}
-
 func readLineage(ctx context.Context, repl *stream, db *pgx.Conn, p publications) (l lineage, err error) {
 	system, err := pglogrepl.IdentifySystem(ctx, repl.conn)
 	if err != nil {
 		return l, fmt.Errorf("identify the server: %w", err)
 	}
-	l.system, l.timeline = system.SystemID, system.Timeline
+	l.System, l.Timeline = system.SystemID, system.Timeline
 	err = db.QueryRow(ctx, `
 SELECT (SELECT oid::text FROM pg_database WHERE datname = current_database()),
        (`+versions+`),
        (SELECT coalesce(stats_reset::text, '') FROM pg_stat_wal)`, p.names()).
-		Scan(&l.database, &l.publications, &l.statsReset)
+		Scan(&l.Database, &l.Publications, &l.StatsReset)
 	if err != nil {
 		return l, fmt.Errorf("identify the database: %w", err)
 	}
 	return l, nil
 }
 
-// broken says why what the past knows does not hold any more, or "" if the
-// stream, resumed at the slot's confirmed position, continues it. That of a
-// slot just made does not: it begins wherever the server was.
-func (p *past) broken(now lineage, seen observation, c *catalog, slot coherence.LSN, made bool) string {
+// foreign reports that the past is of another database altogether.
+func (p *past) foreign(now lineage) bool {
+	return p.left.Lineage.System != now.System || p.left.Lineage.Database != now.Database
+}
+
+// broken says why what is known does not hold any more, or "" if the stream,
+// resumed at the slot's confirmed position, continues it. That of a slot just
+// made does not: it begins wherever the server was.
+func (p *past) broken(now lineage, seen observation, c *catalog, confirmed coherence.LSN, made bool) string {
 	differs := func(what string) string { return what + " differs from before" }
-	switch was := p.lineage; {
-	case p.epoch == "":
-		return "process started"
-	case was.system != now.system:
+	switch was := p.left.Lineage; {
+	case was.System != now.System:
 		return differs("the system identifier")
-	case was.timeline != now.timeline:
+	case was.Timeline != now.Timeline:
 		return differs("the timeline")
-	case was.database != now.database:
+	case was.Database != now.Database:
 		return differs("the database")
-	case was.publications != now.publications:
+	case was.Publications != now.Publications:
 		return differs("a publication")
-	case was.statsReset != now.statsReset:
+	case was.StatsReset != now.StatsReset:
 		return "the server recovered from a crash"
-	case seen.insert < p.known:
-		return fmt.Sprintf("the server is at %s, behind %s", seen.insert, p.known)
-	case seen.snapshot.xmax < p.xmax:
-		return fmt.Sprintf("the server's next transaction is %d, behind %d", seen.snapshot.xmax, p.xmax)
+	case seen.insert < p.Known:
+		return fmt.Sprintf("the server is at %s, behind %s", seen.insert, p.Known)
+	case seen.snapshot.xmax < p.left.XMax:
+		return fmt.Sprintf("the server's next transaction is %d, behind %d", seen.snapshot.xmax, p.left.XMax)
 	case made:
 		return "the slot is new"
-	case slot > p.known:
-		return fmt.Sprintf("the slot was confirmed up to %s by someone else, and we know %s", slot, p.known)
+	case confirmed > p.Known:
+		return fmt.Sprintf("the slot was confirmed up to %s, by someone else or without the change log, and what is known ends at %s", confirmed, p.Known)
 	}
-	if lost := c.lost(p.catalog); len(lost) > 0 {
+	if lost := c.lost(p.left.settled()); len(lost) > 0 {
 		return "changes no longer published: " + strings.Join(lost, ", ")
 	}
 	return ""

@@ -2,10 +2,8 @@ package replication
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,25 +18,51 @@ type Config struct {
 	IgnoreTables   []string // globs of tables (name or schema.name) whose changes do not matter
 	MaxRetainedWAL int64    // bytes; past it the slot is given up
 	Log            *slog.Logger
+
+	// Cluster names those who share what the sink keeps, briefly, so that they
+	// can tell one of their own who holds the slot from a stranger. It may return
+	// "" until the name is known; nil means that there is none.
+	Cluster func() string
 }
 
-// Sink takes what the listener says. Its methods are called concurrently.
-// *coherence.Tracker is one.
+// Sink takes what the listener says, and keeps it for whoever leads next. Its
+// methods are called concurrently. *changelog.Log is one.
 type Sink interface {
+	// Lead says that this process has come to hold the slot. It returns what is
+	// known so far, by whomever.
+	Lead(ctx context.Context) (coherence.Past, error)
+	// Keep keeps what whoever leads next has to know. It comes before Begin.
+	Keep(state []byte)
+	// Begin starts an epoch: everything stored before it is stale.
 	Begin(epoch string, at coherence.LSN)
+	// Apply takes a record. An error ends the session.
 	Apply(coherence.Record) error
+	// Beat says that every commit acknowledged before m is in records that were
+	// applied.
 	Beat(epoch string, m time.Time)
-	Catalog() *coherence.Catalog // what SetCatalog was last given
+	// Catalog is what SetCatalog was last given, in this process or another.
+	Catalog() *coherence.Catalog
 	SetCatalog(*coherence.Catalog)
+	// Logged is up to where records are safe beyond this process, or the highest
+	// LSN where nothing else keeps any.
+	Logged() coherence.LSN
+	// Wait returns once everything up to lsn is known in this process, whoever
+	// said it, or with the error of ctx.
+	Wait(ctx context.Context, lsn coherence.LSN) error
+	// Yield ends what Lead began: the slot is lost, or given back. It is called
+	// once for each Lead, also for one that failed.
+	Yield()
 }
 
 // Listener follows one database for the life of a process, through any number
-// of lost connections.
+// of lost connections. What sessions leave to each other is in the sink, where
+// other processes find it as well.
 type Listener struct {
-	config Config
-	sink   Sink
-	beats  beats
-	past   past // written by run alone
+	config  Config
+	sink    Sink
+	beats   beats
+	witness *Witness
+	last    ending // written by Run alone
 
 	mu     sync.Mutex // guards the following
 	status Status
@@ -48,6 +72,7 @@ type Listener struct {
 type Status struct {
 	State     string // connecting, waiting, catching up, streaming
 	Reason    string // why it is not streaming, or why the last session ended
+	Stranger  bool   // it waits for a slot that is held by none of this cluster
 	Epoch     string
 	Began     string // why the epoch began
 	Epochs    int    // begun by this process
@@ -61,14 +86,26 @@ type Status struct {
 
 // New makes a Listener; Run makes it listen.
 func New(config Config, sink Sink) *Listener {
-	return &Listener{config: config, sink: sink, beats: newBeats(), status: Status{State: "connecting"}}
+	return &Listener{
+		config: config, sink: sink, beats: newBeats(), witness: NewWitness(config.DatabaseURL),
+		status: Status{State: stateConnecting},
+	}
 }
 
+// What Status.State says.
+const (
+	stateConnecting = "connecting"
+	stateWaiting    = "waiting"
+	stateCatchingUp = "catching up"
+	stateStreaming  = "streaming"
+)
+
 // Run follows the database until ctx ends, and returns nil then. It returns a
-// *ConfigError, before it has ever streamed, if a person has to change
-// something first; everything else it tries again.
+// *ConfigError, before it has ever streamed or waited for the slot, if a person
+// has to change something first; everything else it tries again.
 func (l *Listener) Run(ctx context.Context) error {
-	pause := retryFirst
+	defer l.witness.Close()
+	pause := time.Duration(0)
 	for {
 		began := time.Now()
 		err := l.session(ctx)
@@ -76,11 +113,11 @@ func (l *Listener) Run(ctx context.Context) error {
 			return nil
 		}
 		var wrong *ConfigError
-		if errors.As(err, &wrong) && l.Status().Sessions == 0 {
+		if errors.As(err, &wrong) && !l.last.worked {
 			return wrong
 		}
 		if time.Since(began) > retryLast {
-			pause = retryFirst
+			pause = 0
 		}
 		l.ended(err, pause)
 		select {
@@ -88,20 +125,25 @@ func (l *Listener) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(pause):
 		}
-		if !errors.Is(err, errHeld) { // whoever waits for the slot takes over at once
-			pause = min(2*pause, retryLast)
-		}
+		pause = min(max(2*pause, retryFirst), retryLast)
 	}
 }
 
+// A session that worked for a while is followed by another at once, and one that
+// ends early is tried again ever more slowly.
 const (
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 2 * time.Second
 )
 
 // CatchUp returns once the sink knows everything that was committed before the
-// call. While the stream is away it waits, as long as ctx lets it.
-func (l *Listener) CatchUp(ctx context.Context) error { return l.beats.wait(ctx) }
+// call. While no process streams it waits, as long as ctx lets it.
+func (l *Listener) CatchUp(ctx context.Context) error {
+	if l.Status().State == stateWaiting {
+		return l.witness.CatchUp(ctx, l.sink.Wait)
+	}
+	return l.beats.wait(ctx)
+}
 
 // Status reports where the listener stands.
 func (l *Listener) Status() Status {
@@ -121,19 +163,22 @@ func (l *Listener) update(f func(s *Status)) {
 func (l *Listener) ended(err error, retry time.Duration) {
 	reason := err.Error()
 	before := l.Status().Reason
-	l.update(func(s *Status) { s.State, s.Reason, s.Slot = "connecting", reason, nil })
+	l.update(func(s *Status) { s.State, s.Reason, s.Stranger, s.Slot = stateConnecting, reason, false, nil })
 	if reason != before {
 		l.config.Log.Warn("listener is not streaming", "reason", reason, "retry", retry)
 	}
 }
 
-// newEpoch begins an epoch: whatever was stored before is stale.
-func (l *Listener) newEpoch(why string, at coherence.LSN) string {
-	name := strings.ToLower(rand.Text()[:16])
-	l.sink.Begin(name, at)
-	l.update(func(s *Status) { s.Epoch, s.Began, s.Epochs = name, why, s.Epochs+1 })
-	l.config.Log.Info("epoch begins", "epoch", name, "reason", why, "at", at)
-	return name
+// applicationName is what pg_stat_activity shows for the connections of this
+// cluster.
+func (l *Listener) applicationName() string {
+	if l.config.Cluster == nil {
+		return applicationName
+	}
+	if cluster := l.config.Cluster(); cluster != "" {
+		return applicationName + ":" + cluster
+	}
+	return applicationName
 }
 
 func (l *Listener) notice(what string, err error) {

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"flag"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -14,9 +15,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dsn := os.Getenv(holdEnv); dsn != "" {
+		hold(dsn)
+	}
 	flag.Parse()
 	// The tests wait for servers far more than for processors.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	sandboxtest.Main(m)
@@ -26,7 +30,7 @@ func TestMain(m *testing.M) {
 func follow(t *testing.T, config Config) (*Listener, *coherence.Tracker) {
 	t.Helper()
 	tracker := coherence.NewTracker(1<<16, 2*time.Second)
-	l, _ := launch(t, config, tracker)
+	l, _ := launch(t, config, remember(tracker))
 	return l, tracker
 }
 
@@ -55,7 +59,7 @@ func exec(t *testing.T, db *pgx.Conn, statements ...string) {
 // as visible.
 func caughtUp(t *testing.T, l *Listener, tracker *coherence.Tracker) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := l.CatchUp(ctx); err != nil {
 		t.Fatalf("catch up: %v; %+v", err, l.Status())
@@ -87,7 +91,7 @@ func TestListener_StopsWhatItStarted(t *testing.T) {
 	db := open(t, dsn, properties)
 	before := runtime.NumGoroutine()
 	tracker := coherence.NewTracker(1<<10, bound)
-	l, stop := launch(t, Config{DatabaseURL: dsn}, tracker)
+	l, stop := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
 	settled(t, l, tracker, "properties")
 	sessions := l.Status().Sessions
 	exec(t, db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walcache' AND datname = current_database()")

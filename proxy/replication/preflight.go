@@ -19,7 +19,8 @@ type ConfigError struct {
 
 func (e *ConfigError) Error() string { return e.What + "\n  try: " + e.Next }
 
-// applicationName is what pg_stat_activity shows for our connections.
+// applicationName is what pg_stat_activity shows for our connections, followed by
+// the name of the cluster if there is one.
 const applicationName = "walcache"
 
 func sqlState(err error) string {
@@ -31,13 +32,14 @@ func sqlState(err error) string {
 }
 
 // preflight checks what the server must allow before anything is created on it.
-func preflight(ctx context.Context, db *pgx.Conn) error {
+func preflight(ctx context.Context, db *pgx.Conn, name string) error {
 	var version int
 	var walLevel, standbys, role string
 	var replicates, standby bool
 	err := db.QueryRow(ctx, `
 SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
-       current_setting('synchronous_standby_names'), current_user, r.rolreplication OR r.rolsuper,
+       current_setting('synchronous_standby_names'), current_user, r.rolreplication OR r.rolsuper OR EXISTS (
+           SELECT FROM pg_roles m WHERE m.rolname = 'rds_replication' AND pg_has_role(m.oid, 'member')), -- Amazon RDS
        pg_is_in_recovery()
 FROM pg_roles r WHERE r.rolname = current_user`).Scan(&version, &walLevel, &standbys, &role, &replicates, &standby)
 	if err != nil {
@@ -53,16 +55,16 @@ FROM pg_roles r WHERE r.rolname = current_user`).Scan(&version, &walLevel, &stan
 	case !replicates:
 		return &ConfigError{What: fmt.Sprintf("role %q may not replicate", role), Next: "ALTER ROLE " + quote(role) + " REPLICATION"}
 	}
-	return checkStandbys(standbys)
+	return checkStandbys(standbys, name)
 }
 
 // checkStandbys refuses to be counted as a synchronous standby. PostgreSQL takes
 // any replication connection whose application_name fits for one, and we
 // confirm what we have received only seconds later: every commit of the
 // application would wait for us.
-func checkStandbys(names string) error {
+func checkStandbys(names, ours string) error {
 	for _, name := range strings.FieldsFunc(names, func(r rune) bool { return strings.ContainsRune(" ,()", r) }) {
-		if name = strings.Trim(name, `"`); name == "*" || strings.EqualFold(name, applicationName) {
+		if name = strings.Trim(name, `"`); name == "*" || strings.EqualFold(name, ours) {
 			return &ConfigError{
 				What: fmt.Sprintf("synchronous_standby_names is %q, so that commits would wait for this listener as for a standby", names),
 				Next: "name the real standbys in synchronous_standby_names, then SELECT pg_reload_conf()",

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/sandbox/sandboxtest"
@@ -22,9 +21,9 @@ func refused(t *testing.T, config Config) *ConfigError {
 	if config.Slot == "" {
 		config.Slot, config.Publication = "walcache_"+randomName(), "walcache"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	err := New(config, coherence.NewTracker(1<<10, bound)).Run(ctx)
+	err := New(config, remember(coherence.NewTracker(1<<10, bound))).Run(ctx)
 	var wrong *ConfigError
 	if !errors.As(err, &wrong) {
 		t.Fatalf("got %v", err)
@@ -46,6 +45,21 @@ func TestPreflight_NamesWhatTheServerLacks(t *testing.T) {
 	t.Parallel()
 	p := sandboxtest.OwnPostgres(t, map[string]string{"fsync": "off", "wal_level": "replica"})
 	expectWrong(t, refused(t, Config{DatabaseURL: p.DSN("")}), `wal_level is "replica"`, "ALTER SYSTEM SET wal_level = logical")
+}
+
+func TestPreflight_ComparesTheWholeNameWithThoseOfStandbys(t *testing.T) {
+	for names, refused := range map[string]bool{
+		"":                                      false,
+		"*":                                     true,
+		"walcache":                              false,
+		`"walcache:ours"`:                       true,
+		`FIRST 1 (a, "WalCache:OURS")`:          true,
+		`ANY 2 (walcache, b, "walcache:other")`: false,
+	} {
+		if err := checkStandbys(names, "walcache:ours"); (err != nil) != refused {
+			t.Errorf("%s: %v", names, err)
+		}
+	}
 }
 
 // PostgreSQL would take us for a synchronous standby, and every commit of the
@@ -86,7 +100,7 @@ func TestPreflight_NamesMissingRightsAndForeignObjects(t *testing.T) {
 	exec(t, db, "CREATE PUBLICATION walcache FOR ALL TABLES WITH (publish = 'insert, truncate')", "CREATE PUBLICATION walcache_updates FOR TABLE properties WITH (publish = 'update, delete')",
 		"CREATE TABLE later (id int PRIMARY KEY)", twoProperties)
 	tracker := coherence.NewTracker(1<<10, bound)
-	l, stop := launch(t, Config{DatabaseURL: as}, tracker)
+	l, stop := launch(t, Config{DatabaseURL: as}, remember(tracker))
 	settled(t, l, tracker, "properties")
 	blind(t, l, tracker, "later")
 	expectStale(t, l, tracker, db, tags{"properties/id=1", "properties/id=2"}, "UPDATE properties SET price = 1 WHERE id = 1", "properties/id=1")
@@ -104,6 +118,33 @@ func TestPreflight_NamesMissingRightsAndForeignObjects(t *testing.T) {
 	expectWrong(t, refused(t, Config{DatabaseURL: dsn, Slot: other, Publication: "walcache"}), other, "--slot")
 	exec(t, db, "CREATE PUBLICATION theirs FOR TABLE properties")
 	expectWrong(t, refused(t, Config{DatabaseURL: dsn, Slot: "s_" + randomName(), Publication: "theirs"}), "theirs", "--publication")
+}
+
+// TestPreflight_RefusesAPublicationThatCarriesWhatItDoesNotList: tables without
+// an identity would be among them, and the application's updates of them fail.
+func TestPreflight_RefusesAPublicationThatCarriesWhatItDoesNotList(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, "CREATE TABLE whole (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)",
+		"CREATE TABLE part PARTITION OF whole FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+		"CREATE PUBLICATION parents FOR ALL TABLES WITH (publish = 'insert, truncate')",
+		"CREATE PUBLICATION parents_updates FOR TABLE whole WITH (publish = 'update, delete')")
+	expectWrong(t, refused(t, Config{DatabaseURL: dsn, Slot: "s_" + randomName(), Publication: "parents"}), "parents_updates", "--publication")
+	if query[int](t, db, "SELECT current_setting('server_version_num')::int") >= 150000 {
+		exec(t, db, "CREATE PUBLICATION schemas FOR ALL TABLES WITH (publish = 'insert, truncate')",
+			"CREATE PUBLICATION schemas_updates FOR TABLES IN SCHEMA public WITH (publish = 'update, delete')")
+		expectWrong(t, refused(t, Config{DatabaseURL: dsn, Slot: "s_" + randomName(), Publication: "schemas"}), "schemas_updates", "--publication")
+	}
+}
+
+func TestPreflight_AMemberOfAmazonsRoleMayReplicate(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	role := "role_" + randomName()
+	db := open(t, dsn, "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
+	exec(t, db, "DO $$ BEGIN CREATE ROLE rds_replication; EXCEPTION WHEN duplicate_object THEN END $$", "GRANT rds_replication TO "+role)
+	t.Cleanup(func() { exec(t, elsewhere(t, dsn), "DROP ROLE "+role, "DROP ROLE rds_replication") })
+	expectWrong(t, refused(t, Config{DatabaseURL: withUser(t, dsn, role, "secret")}), "may not change publications", "CREATE PUBLICATION")
 }
 
 func withUser(t *testing.T, dsn, user, password string) string {
@@ -148,7 +189,7 @@ func TestListener_NeverShowsThePassword(t *testing.T) {
 	} {
 		var text logBuffer
 		config := Config{DatabaseURL: broken, Slot: "s", Publication: "p", Log: slog.New(slog.NewTextHandler(&text, nil))}
-		l := New(config, coherence.NewTracker(1<<10, bound))
+		l := New(config, remember(coherence.NewTracker(1<<10, bound)))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- l.Run(ctx) }()

@@ -38,6 +38,9 @@ func (p publications) ensure(ctx context.Context, db *pgx.Conn, ignore []string)
 	return p.align(c, func(sql string) (bool, error) { return try(ctx, db, sql) })
 }
 
+// create makes what is missing. A publication of updates that carries a table
+// which it does not list, as one for a schema does, or one that lists a
+// partitioned table, would publish tables without an identity too.
 func (p publications) create(ctx context.Context, db *pgx.Conn) error {
 	statements := map[string]string{
 		p.inserts: "CREATE PUBLICATION " + quote(p.inserts) + " FOR ALL TABLES WITH (publish = 'insert, truncate')",
@@ -47,8 +50,11 @@ func (p publications) create(ctx context.Context, db *pgx.Conn) error {
 		var exists, usable bool
 		err := db.QueryRow(ctx, `
 SELECT count(*) > 0, coalesce(bool_and(NOT pubviaroot AND CASE WHEN $2 THEN puballtables AND pubinsert AND pubtruncate
-                                                               ELSE NOT puballtables AND pubupdate AND pubdelete END), false)
-FROM pg_publication WHERE pubname = $1`, name, name == p.inserts).Scan(&exists, &usable)
+                                                               ELSE NOT puballtables AND pubupdate AND pubdelete AND NOT EXISTS (
+           SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND NOT EXISTS (
+               SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename)) END), false)
+FROM pg_publication p WHERE pubname = $1`, name, name == p.inserts).Scan(&exists, &usable)
 		if err != nil {
 			return fmt.Errorf("look up publication %q: %w", name, err)
 		}
@@ -100,9 +106,9 @@ func try(ctx context.Context, db *pgx.Conn, sql string) (done bool, err error) {
 	_, err = db.Exec(ctx, sql)
 	switch sqlState(err) {
 	case "42501", // insufficient_privilege
-		"55P03", // lock_not_available
-		"42P01", // undefined_table: dropped meanwhile
-		"42710", // duplicate_object: another process was faster
+		"55P03",          // lock_not_available
+		"42P01",          // undefined_table: dropped meanwhile
+		"42710", "23505", // duplicate_object, unique_violation: another process was faster
 		"42704": // undefined_object: the same
 		return false, nil
 	}
@@ -119,7 +125,7 @@ func allowed(ctx context.Context, db *pgx.Conn, sql string) error {
 	switch sqlState(err) {
 	case "42501": // insufficient_privilege
 		return &ConfigError{What: "this role may not change publications: " + err.Error(), Next: "let an owner run: " + sql}
-	case "42710": // duplicate_object: another process was faster
+	case "42710", "23505": // duplicate_object, unique_violation: another process was faster
 		return nil
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 type relation struct {
 	message *pglogrepl.RelationMessage
 	catalog *catalog // that it was joined with
-	settled bool     // the catalog knows the table as the stream does, with all its changes published
+	settled bool     // the catalog knows the table as the stream does, and caches what of it is published
 	ignored bool
 	layout  []pglogrepl.RelationMessageColumn
 	targets []target // the table itself first, then those that its rows show in
@@ -42,15 +42,15 @@ func (r *relation) looksLike(other *relation) bool {
 }
 
 // fits reports that a tuple, if there is one, has the relation's columns.
-func (r *relation) fits(tuple *pglogrepl.TupleData) bool {
-	return tuple == nil || len(tuple.Columns) == len(r.layout)
+func (r *relation) fits(t tuple) bool {
+	return t == nil || len(t) == len(r.layout)
 }
 
 // row moves what one changed row moves: the table, and for each column either
 // the tags of the value that was and the value that is, or the column's floor.
 // existed says that there was a row before; before is nil if the server did
 // not send it.
-func (r *relation) row(t *transaction, before *pglogrepl.TupleData, existed bool, after *pglogrepl.TupleData) {
+func (r *relation) row(t *transaction, before tuple, existed bool, after tuple) {
 	t.add(coherence.Any.Hash())
 	for _, target := range r.targets {
 		t.add(target.tag)
@@ -80,7 +80,7 @@ func (r *relation) row(t *transaction, before *pglogrepl.TupleData, existed bool
 //     the new value is the old one.
 //   - An unchanged TOASTed value is not sent: it is the old value where that was
 //     sent, and otherwise unknown; it is never NULL.
-func beforeAndAfter(i int, identity bool, before *pglogrepl.TupleData, existed bool, after *pglogrepl.TupleData) (values [2][]byte, known bool) {
+func beforeAndAfter(i int, identity bool, before tuple, existed bool, after tuple) (values [2][]byte, known bool) {
 	if existed && !identity {
 		return values, false
 	}
@@ -103,11 +103,11 @@ func beforeAndAfter(i int, identity bool, before *pglogrepl.TupleData, existed b
 
 // value is a column's text, nil for NULL; sent is false for an unchanged
 // TOASTed value.
-func value(tuple *pglogrepl.TupleData, i int) (v []byte, sent bool) {
-	switch c := tuple.Columns[i]; c.DataType {
-	case pglogrepl.TupleDataTypeText:
-		return c.Data, true
-	case pglogrepl.TupleDataTypeNull:
+func value(t tuple, i int) (v []byte, sent bool) {
+	switch c := t[i]; c.kind {
+	case 't':
+		return c.data, true
+	case 'n':
 		return nil, true
 	}
 	return nil, false

@@ -9,17 +9,16 @@ import (
 	"walcache/proxy/coherence"
 )
 
-func tuple(values ...string) *pglogrepl.TupleData {
-	t := &pglogrepl.TupleData{}
+func tupleOf(values ...string) (t tuple) {
 	for _, v := range values {
-		c := &pglogrepl.TupleDataColumn{DataType: pglogrepl.TupleDataTypeText, Data: []byte(v)}
+		c := column{kind: 't', data: []byte(v)}
 		switch v {
 		case "NULL":
-			c = &pglogrepl.TupleDataColumn{DataType: pglogrepl.TupleDataTypeNull}
+			c = column{kind: 'n'}
 		case "TOAST":
-			c = &pglogrepl.TupleDataColumn{DataType: pglogrepl.TupleDataTypeToast}
+			c = column{kind: 'u'}
 		}
-		t.Columns = append(t.Columns, c)
+		t = append(t, c)
 	}
 	return t
 }
@@ -28,13 +27,13 @@ func tuple(values ...string) *pglogrepl.TupleData {
 // not, its floor is raised.
 func TestBeforeAndAfter_FindsWhatTheServerSent(t *testing.T) {
 	insert := func(after string) (values [2][]byte, known bool) {
-		return beforeAndAfter(0, true, nil, false, tuple(after))
+		return beforeAndAfter(0, true, nil, false, tupleOf(after))
 	}
 	update := func(identity bool, before, after string) (values [2][]byte, known bool) {
 		if before == "" {
-			return beforeAndAfter(0, identity, nil, true, tuple(after))
+			return beforeAndAfter(0, identity, nil, true, tupleOf(after))
 		}
-		return beforeAndAfter(0, identity, tuple(before), true, tuple(after))
+		return beforeAndAfter(0, identity, tupleOf(before), true, tupleOf(after))
 	}
 	for _, c := range []struct {
 		what   string
@@ -53,8 +52,8 @@ func TestBeforeAndAfter_FindsWhatTheServerSent(t *testing.T) {
 		result("TOAST as the old value", nil)(update(true, "TOAST", "b")),
 		result("outside the identity, with an old row", nil)(update(false, "NULL", "b")),
 		result("outside the identity, without one", nil)(update(false, "", "b")),
-		result("delete", []string{"a", ""})(beforeAndAfter(0, true, tuple("a"), true, nil)),
-		result("delete, outside the identity", nil)(beforeAndAfter(0, false, tuple("NULL"), true, nil)),
+		result("delete", []string{"a", ""})(beforeAndAfter(0, true, tupleOf("a"), true, nil)),
+		result("delete, outside the identity", nil)(beforeAndAfter(0, false, tupleOf("NULL"), true, nil)),
 		result("delete without an old row", nil)(beforeAndAfter(0, true, nil, true, nil)),
 	} {
 		got := []string{string(c.values[0]), string(c.values[1])}
@@ -85,7 +84,7 @@ func TestRelation_RowsShowInEveryAncestor(t *testing.T) {
 	rel := c.relation(&pglogrepl.RelationMessage{RelationID: 1, Namespace: "public", RelationName: "leaf",
 		Columns: []*pglogrepl.RelationMessageColumn{{Flags: 1, Name: "id", DataType: 20}}})
 	tx := newTransaction(1)
-	rel.row(tx, nil, false, tuple("7"))
+	rel.row(tx, nil, false, tupleOf("7"))
 	for _, name := range []string{"leaf", "middle", "aside", "root"} {
 		for _, tag := range []coherence.Tag{coherence.TableTag(name), coherence.RowTag(name, "id", "7")} {
 			if _, moved := tx.changes[tag.Hash()]; !moved {
@@ -108,7 +107,7 @@ func TestRelation_ColumnsOfAnotherTimeHaveNoTags(t *testing.T) {
 	} {
 		rel := c.relation(m)
 		tx := newTransaction(1)
-		rel.row(tx, nil, false, tuple("7"))
+		rel.row(tx, nil, false, tupleOf("7"))
 		if _, floor := tx.changes[coherence.ColumnFloor(rel.targets[0].name, "id")]; !floor || rel.settled {
 			t.Errorf("%s: column floor %t, settled %t", what, floor, rel.settled)
 		}

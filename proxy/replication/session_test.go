@@ -192,7 +192,7 @@ func TestSession_AShortOneForgetsNothing(t *testing.T) {
 	dsn := sandboxtest.Postgres(t)
 	db := open(t, dsn, properties)
 	tracker := coherence.NewTracker(1<<10, bound)
-	l, stop := launch(t, Config{DatabaseURL: dsn}, tracker)
+	l, stop := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
 	settled(t, l, tracker, "properties")
 	exec(t, db, "INSERT INTO properties (location) SELECT 'x' FROM generate_series(1, 100000)") // to replay
 	caughtUp(t, l, tracker)
@@ -203,8 +203,8 @@ func TestSession_AShortOneForgetsNothing(t *testing.T) {
 		eventually(t, "another session", func() bool { return l.Status().Sessions > sessions })
 	}
 	stop()
-	if l.past.known < known {
-		t.Errorf("%s was known, and then %s", known, l.past.known)
+	if now := tracker.Progress(time.Now()).Known; now < known {
+		t.Errorf("%s was known, and then %s", known, now)
 	}
 	if n := l.Status().Epochs; n != 1 {
 		t.Errorf("%d epochs", n)
@@ -240,9 +240,9 @@ func TestSession_TheSecondListenerWaitsAndTakesOver(t *testing.T) {
 	db := open(t, dsn, properties, "INSERT INTO properties (location) VALUES ('a')")
 	config := Config{DatabaseURL: dsn, Slot: "walcache_" + randomName()}
 	tracker1, tracker2 := coherence.NewTracker(1<<10, time.Hour), coherence.NewTracker(1<<10, time.Hour)
-	l1, stop := launch(t, config, tracker1)
+	l1, stop := launch(t, config, remember(tracker1))
 	settled(t, l1, tracker1, "properties")
-	l2, _ := launch(t, config, tracker2)
+	l2, _ := launch(t, config, remember(tracker2))
 	eventually(t, "the second to wait", func() bool { return l2.Status().State == "waiting" })
 	if s := l2.Status().Slot; s == nil || s.ActivePID == 0 || s.Holder == "" {
 		t.Errorf("the second does not say who holds the slot: %+v", s)
@@ -255,31 +255,6 @@ func TestSession_TheSecondListenerWaitsAndTakesOver(t *testing.T) {
 	settled(t, l2, tracker2, "properties")
 	expectStale(t, l2, tracker2, db, []coherence.Tag{"properties/id=1"}, "UPDATE properties SET price = 2", "properties/id=1")
 	epochs(t, l2, 1)
-}
-
-// Positions are confirmed when they have been visible for ten seconds, so that
-// replays cover what anybody else may have lost.
-func TestMarks_ConfirmWhatWasVisibleLongAgo(t *testing.T) {
-	start := time.Now()
-	var m marks
-	confirmed := coherence.LSN(0)
-	for second := range 60 {
-		lsn := m.add(start.Add(time.Duration(second)*time.Second), coherence.LSN(100+second))
-		want := coherence.LSN(0)
-		if second >= 10 {
-			want = coherence.LSN(100 + second - 10)
-		}
-		if lsn = max(lsn, confirmed); lsn != want {
-			t.Fatalf("after %d s, confirmed %d, want %d", second, lsn, want)
-		}
-		confirmed = lsn
-		if len(m) > 12 {
-			t.Fatalf("%d marks are kept", len(m))
-		}
-	}
-	if lsn := m.add(start.Add(time.Hour), 999); lsn != 159 {
-		t.Errorf("after a pause, confirmed %d, want 159", lsn)
-	}
 }
 
 // A server that stands still keeps its connections open and answers on none.
@@ -320,23 +295,15 @@ func TestSession_AnIdleServerIsNotTakenForDead(t *testing.T) {
 	exec(t, db, twoProperties)
 	caughtUp(t, l, tracker)
 	visible := tracker.Progress(time.Now()).Visible
-	confirmed := func() coherence.LSN {
-		lsn, err := coherence.ParseLSN(query[string](t, db, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return lsn
-	}
+	confirmed := confirmedOf(t, dsn)
 	if lsn := confirmed(); lsn >= visible {
 		t.Errorf("%s is confirmed at once", lsn)
 	}
-	for looks := 0; looks < 13; looks++ { // one a second
-		was := l.Status().Slot
-		eventually(t, "another look", func() bool { return l.Status().Slot != was })
+	looks(t, l, 13, func() {
 		if lsn := confirmed(); lsn > tracker.Progress(time.Now()).Visible {
 			t.Fatalf("%s is confirmed, and %s visible", lsn, tracker.Progress(time.Now()).Visible)
 		}
-	}
+	})
 	if s := l.Status(); s.Sessions != 1 {
 		t.Errorf("%d sessions: %s", s.Sessions, s.Reason)
 	}

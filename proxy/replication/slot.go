@@ -16,12 +16,13 @@ import (
 // Slot is the state of the replication slot (PostgreSQL documentation,
 // pg_replication_slots).
 type Slot struct {
-	Name      string
-	ActivePID int32         // 0 while nobody holds it
-	Holder    string        // application_name and address of the holder
-	Confirmed coherence.LSN // PostgreSQL resumes after it
-	Retained  int64         // bytes of WAL kept for it
-	WALStatus string        // reserved, extended, unreserved, lost
+	Name        string
+	ActivePID   int32         // 0 while nobody holds it
+	Application string        // application_name of the holder
+	Holder      string        // the same and its address
+	Confirmed   coherence.LSN // PostgreSQL resumes after it
+	Retained    int64         // bytes of WAL kept for it
+	WALStatus   string        // reserved, extended, unreserved, lost
 }
 
 // errGiveUp says that the slot is to be dropped, because it can no longer be
@@ -36,11 +37,11 @@ func findSlot(ctx context.Context, db *pgx.Conn, name string) (*Slot, error) {
 	var ours bool
 	err := db.QueryRow(ctx, `
 SELECT coalesce(s.plugin, ''), coalesce(s.database = current_database(), false), coalesce(s.active_pid, 0),
-       coalesce(a.application_name || ' at ' || coalesce(host(a.client_addr), 'local'), ''),
+       coalesce(a.application_name, ''), coalesce(a.application_name || ' at ' || coalesce(host(a.client_addr), 'local'), ''),
        coalesce(s.confirmed_flush_lsn, '0/0')::text,
        coalesce(pg_current_wal_lsn() - s.restart_lsn, 0)::int8, coalesce(s.wal_status, 'lost')
 FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
-WHERE s.slot_name = $1`, name).Scan(&plugin, &ours, &s.ActivePID, &s.Holder, &confirmed, &s.Retained, &s.WALStatus)
+WHERE s.slot_name = $1`, name).Scan(&plugin, &ours, &s.ActivePID, &s.Application, &s.Holder, &confirmed, &s.Retained, &s.WALStatus)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -57,24 +58,27 @@ WHERE s.slot_name = $1`, name).Scan(&plugin, &ours, &s.ActivePID, &s.Holder, &co
 	return &s, err
 }
 
-// createSlot makes the slot and returns the position after which it decodes.
-// PostgreSQL waits for every open transaction that has written, so it may take
-// long; meanwhile the log says for whom.
-func createSlot(ctx context.Context, repl *stream, db *pgx.Conn, name string, log *slog.Logger) (coherence.LSN, error) {
+// createSlot makes the slot, or returns errHeld if someone else has. PostgreSQL
+// waits for every open transaction that has written, so it may take long;
+// meanwhile the log says for whom.
+func createSlot(ctx context.Context, repl *stream, db *pgx.Conn, name string, log *slog.Logger) error {
 	waiting, stop := context.WithCancel(ctx)
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
 		tellWhoBlocks(waiting, db, log)
 	}()
-	made, err := pglogrepl.CreateReplicationSlot(ctx, repl.conn, quote(name), "pgoutput",
+	_, err := pglogrepl.CreateReplicationSlot(ctx, repl.conn, quote(name), "pgoutput",
 		pglogrepl.CreateReplicationSlotOptions{Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT"})
 	stop()
 	<-told
-	if err != nil {
-		return 0, fmt.Errorf("create replication slot %q: %w", name, err)
+	if sqlState(err) == "42710" { // duplicate_object
+		return errHeld
 	}
-	return coherence.ParseLSN(made.ConsistentPoint)
+	if err != nil {
+		return fmt.Errorf("create replication slot %q: %w", name, err)
+	}
+	return nil
 }
 
 func tellWhoBlocks(ctx context.Context, db *pgx.Conn, log *slog.Logger) {

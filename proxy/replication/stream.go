@@ -16,42 +16,54 @@ import (
 	"walcache/proxy/coherence"
 )
 
-// silence is how long the server may send nothing at all before the connection
-// is taken for dead. It answers every status update of keep; an idle server says
-// nothing on its own.
-const silence = 10 * time.Second
+// walSenderTimeout is asked for on our connection alone: after so long without a
+// word from us the server takes the slot away, from a process that froze or was
+// cut off. Its own default of a minute would keep the next leader waiting.
+//
+// A server that is busy decoding reads what we say twice in that time at least,
+// also while it skips a large transaction of which nothing is published, and a
+// word is said four times a second, whatever else this process does.
+const walSenderTimeout = 2 * time.Second
 
-// walSenderTimeout is asked for on our connection alone: a holder of the slot
-// that froze would keep it for the server's default of a minute.
-const walSenderTimeout = "5s"
+const reportEvery = 250 * time.Millisecond
+
+// silentFor is how long the server may send nothing at all before it is given
+// up, in timeouts of the connection. It answers every report, except while it is
+// busy with something that it cannot interrupt, and to give that up would be to
+// begin it again. A machine that is gone is noticed sooner, by dial.
+const silentFor = 5
 
 // stream is a replication connection. The goroutine that calls receive owns its
-// reading half; the sending half, status updates only, may be used by any.
+// reading half, and one of its own, between start and close, its sending half:
+// nobody who has something to apply ever waits for the server to read.
 type stream struct {
-	conn *pgconn.PgConn
-	last atomic.Int64 // when something was received, in Unix nanoseconds
-
-	mu        sync.Mutex    // guards the following, and sending
-	received  coherence.LSN // everything up to it is applied
-	confirmed coherence.LSN // PostgreSQL may forget up to it
+	conn      *pgconn.PgConn
+	silence   time.Duration // how long the server may send nothing
+	last      atomic.Int64  // when something was received, in Unix nanoseconds
+	received  atomic.Uint64 // everything up to it is applied; 0 until begin
+	confirmed atomic.Uint64 // PostgreSQL may forget up to it; 0 until begin
+	wake      chan struct{} // holds one token while a report is wanted at once
+	closing   chan struct{} // closed by close
+	reporting sync.WaitGroup
 }
 
-// openStream connects for replication; start begins the stream.
-func openStream(ctx context.Context, databaseURL string) (*stream, error) {
+// openStream connects for replication; start begins the stream. timeout is how
+// long the server waits for a word from us.
+func openStream(ctx context.Context, databaseURL, name string, timeout time.Duration) (*stream, error) {
 	config, err := pgconn.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, err
 	}
-	config.ConnectTimeout = connectTimeout
+	dial(config)
 	params := config.RuntimeParams
 	params["replication"] = "database"
-	params["application_name"] = applicationName
+	params["application_name"] = name
 	// Values reach tags as text, so their form must not depend on the server's
 	// settings. Transactions that outgrow the work memory are streamed to us
 	// before they commit, instead of holding back every commit behind them.
 	params["client_encoding"] = "UTF8"
 	params["datestyle"] = "ISO"
-	params["options"] += " -c wal_sender_timeout=" + walSenderTimeout + " -c logical_decoding_work_mem=8MB"
+	params["options"] += fmt.Sprintf(" -c wal_sender_timeout=%d -c logical_decoding_work_mem=8MB", timeout.Milliseconds())
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -63,71 +75,106 @@ func openStream(ctx context.Context, databaseURL string) (*stream, error) {
 			return nil, errors.Join(err, conn.Close(ctx))
 		}
 	}
-	s := &stream{conn: conn}
-	s.last.Store(time.Now().UnixNano())
-	return s, nil
+	return &stream{conn: conn, silence: silentFor * timeout, wake: make(chan struct{}, 1), closing: make(chan struct{})}, nil
 }
 
-// start asks for everything committed after the slot's confirmed position.
-func (s *stream) start(ctx context.Context, slot string, publications []string, confirmed coherence.LSN) error {
-	s.received, s.confirmed = confirmed, confirmed
-	return pglogrepl.StartReplication(ctx, s.conn, slot, 0, pglogrepl.StartReplicationOptions{
+// start asks for everything committed after the slot's confirmed position, and
+// begins to report. Until begin says what that position is, reports say only
+// that we are there.
+func (s *stream) start(ctx context.Context, slot string, publications []string) error {
+	err := pglogrepl.StartReplication(ctx, s.conn, quote(slot), 0, pglogrepl.StartReplicationOptions{
 		Mode: pglogrepl.LogicalReplication,
 		PluginArgs: []string{
 			"proto_version '2'", "streaming 'true'", "messages 'true'",
 			fmt.Sprintf("publication_names '%s'", quoteList(publications)),
 		},
 	})
+	if err != nil {
+		return err
+	}
+	s.reporting.Go(s.reportAlways)
+	return nil
 }
 
-// receive returns the next message of the stream: exactly one of its results is
-// set. It blocks until there is one or the connection ends; abort ends it.
-func (s *stream) receive() (*pglogrepl.XLogData, *pglogrepl.PrimaryKeepaliveMessage, error) {
+// begin says where the stream began, and that it will be received from now on.
+func (s *stream) begin(confirmed coherence.LSN) {
+	s.reach(confirmed)
+	s.confirm(confirmed)
+	s.last.Store(time.Now().UnixNano())
+}
+
+// received is what comes on the stream: a message of the output plugin, or
+// without one the server's word on where it is.
+type received struct {
+	at      coherence.LSN // where the message was found, or up to where everything was sent
+	message []byte        // valid until the next is received
+	reply   bool          // the server wants a word from us
+}
+
+// receive returns what comes next. It blocks until there is something or the
+// connection ends; abort ends it.
+func (s *stream) receive() (r received, err error) {
 	for {
 		msg, err := s.conn.ReceiveMessage(context.Background())
 		if err != nil {
-			return nil, nil, err
+			return r, err
 		}
 		s.last.Store(time.Now().UnixNano())
 		switch msg := msg.(type) {
 		case *pgproto3.ErrorResponse:
-			return nil, nil, pgconn.ErrorResponseToPgError(msg)
+			return r, pgconn.ErrorResponseToPgError(msg)
 		case *pgproto3.CopyDone:
-			return nil, nil, errors.New("the server ended the stream")
+			return r, errors.New("the server ended the stream")
 		case *pgproto3.CopyData:
 			if len(msg.Data) == 0 {
-				return nil, nil, errors.New("the server sent an empty message")
+				return r, errors.New("the server sent an empty message")
 			}
 			switch msg.Data[0] {
 			case pglogrepl.XLogDataByteID:
 				data, err := pglogrepl.ParseXLogData(msg.Data[1:])
-				return &data, nil, err
+				return received{at: coherence.LSN(data.WALStart), message: data.WALData}, err
 			case pglogrepl.PrimaryKeepaliveMessageByteID:
 				keepalive, err := pglogrepl.ParsePrimaryKeepaliveMessage(msg.Data[1:])
-				return nil, &keepalive, err
+				return received{at: coherence.LSN(keepalive.ServerWALEnd), reply: keepalive.ReplyRequested}, err
 			}
 		}
 	}
 }
 
-// report sends a status update. With reply set, the server answers with a
-// keepalive that says how far it has sent.
+// report lets a status update be sent at once. It never blocks.
+func (s *stream) report() { put(s.wake) }
+
+// reportAlways sends status updates until the connection ends.
+func (s *stream) reportAlways() {
+	every := time.NewTicker(reportEvery)
+	defer every.Stop()
+	for {
+		if err := s.send(); err != nil {
+			s.abort()
+			return
+		}
+		select {
+		case <-s.closing:
+			return
+		case <-every.C:
+		case <-s.wake:
+		}
+	}
+}
+
+// send writes a status update that asks for an answer: a keepalive that says how
+// far the server has sent. Of positions that are 0 the server takes no notice.
 //
 // It is written to the socket directly: when the connection ends, pgconn says
 // goodbye through its own buffer, from a goroutine of its own.
-func (s *stream) report(reply bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *stream) send() error {
+	confirmed := s.confirmed.Load()
 	update := []byte{pglogrepl.StandbyStatusUpdateByteID}
-	for _, v := range []coherence.LSN{s.received, s.confirmed, s.confirmed} { // written, flushed, applied
-		update = binary.BigEndian.AppendUint64(update, uint64(v))
+	for _, v := range []uint64{s.received.Load(), confirmed, confirmed} { // written, flushed, applied
+		update = binary.BigEndian.AppendUint64(update, v)
 	}
 	update = binary.BigEndian.AppendUint64(update, uint64(time.Since(postgresEpoch).Microseconds()))
-	update = append(update, 0)
-	if reply {
-		update[len(update)-1] = 1
-	}
-	message, err := (&pgproto3.CopyData{Data: update}).Encode(nil)
+	message, err := (&pgproto3.CopyData{Data: append(update, 1)}).Encode(nil)
 	if err != nil {
 		return err
 	}
@@ -138,31 +185,28 @@ func (s *stream) report(reply bool) error {
 // postgresEpoch is where timestamps of the protocol begin.
 var postgresEpoch = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-func (s *stream) reach(received coherence.LSN) {
-	s.mu.Lock()
-	s.received = max(s.received, received)
-	s.mu.Unlock()
-}
+func (s *stream) reach(received coherence.LSN) { raise(&s.received, received) }
 
-func (s *stream) confirm(lsn coherence.LSN) {
-	s.mu.Lock()
-	s.confirmed = max(s.confirmed, lsn)
-	s.mu.Unlock()
-}
+func (s *stream) confirm(lsn coherence.LSN) { raise(&s.confirmed, lsn) }
 
-func (s *stream) confirmedUpTo() coherence.LSN {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.confirmed
-}
+func (s *stream) confirmedUpTo() coherence.LSN { return coherence.LSN(s.confirmed.Load()) }
+
+// raise sets v to at least lsn. Each v has one writer.
+func raise(v *atomic.Uint64, lsn coherence.LSN) { v.Store(max(v.Load(), uint64(lsn))) }
 
 // silent reports that the server has sent nothing for too long.
 func (s *stream) silent() bool {
-	return time.Since(time.Unix(0, s.last.Load())) > silence
+	return time.Since(time.Unix(0, s.last.Load())) > s.silence
 }
 
 // abort ends the connection under whoever uses it.
 func (s *stream) abort() { _ = s.conn.Conn().Close() }
+
+func (s *stream) close() {
+	close(s.closing)
+	end(s.conn.Close)
+	s.reporting.Wait()
+}
 
 // pid is the server process that serves this connection.
 func (s *stream) pid() uint32 { return s.conn.PID() }

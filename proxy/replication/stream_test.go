@@ -1,11 +1,16 @@
 package replication
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/sandbox/sandboxtest"
@@ -13,7 +18,7 @@ import (
 
 // recorder notes what a listener says, on the way to a tracker.
 type recorder struct {
-	*coherence.Tracker
+	*memory
 	mu      sync.Mutex // guards the following
 	records []coherence.Record
 	check   func(coherence.Record)
@@ -30,7 +35,7 @@ func (r *recorder) Apply(record coherence.Record) error {
 	if r.check != nil {
 		r.check(record)
 	}
-	return r.Tracker.Apply(record)
+	return r.memory.Apply(record)
 }
 
 func (r *recorder) Beat(epoch string, m time.Time) {
@@ -55,7 +60,7 @@ func TestStream_ALargeTransactionCountsWhenItCommits(t *testing.T) {
 	dsn := sandboxtest.Postgres(t)
 	db := open(t, dsn, bulky)
 	tracker := coherence.NewTracker(1<<16, time.Minute)
-	l, _ := launch(t, Config{DatabaseURL: dsn}, tracker)
+	l, _ := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
 	settled(t, l, tracker, "big", "small")
 	streams := func() int64 {
 		return query[int64](t, db, "SELECT coalesce(sum(stream_count), 0)::int8 FROM pg_stat_replication_slots s JOIN pg_replication_slots r USING (slot_name) WHERE database = current_database()")
@@ -137,7 +142,7 @@ func TestStream_ABulkLoadLeavesOtherTablesAlone(t *testing.T) {
 	t.Parallel()
 	dsn := sandboxtest.Postgres(t)
 	db := open(t, dsn, bulky)
-	sink := &recorder{Tracker: coherence.NewTracker(1<<18, time.Minute)}
+	sink := &recorder{memory: remember(coherence.NewTracker(1<<18, time.Minute))}
 	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
 	settled(t, l, sink.Tracker, "big", "small")
 	caughtUp(t, l, sink.Tracker)
@@ -235,5 +240,95 @@ func TestStream_OldValuesAreKnownOrTheColumnsFloorIsRaised(t *testing.T) {
 				t.Errorf("%s: %.40s is not stale", sql, tag)
 			}
 		}
+	}
+}
+
+// The server has to read what we say while it decodes, or it would take the slot
+// away after two seconds.
+func TestStream_ALongTransactionDoesNotEndTheSession(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	const rows = 200_000
+	db := open(t, dsn, "CREATE TABLE keyed (id int PRIMARY KEY, n int)", "CREATE TABLE keyless (id int, n int)")
+	tracker := coherence.NewTracker(1<<16, time.Minute)
+	l, _ := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
+	settled(t, l, tracker, "keyed")
+	exec(t, db, fmt.Sprintf("INSERT INTO keyed SELECT i, 0 FROM generate_series(1, %d) i", rows),
+		"INSERT INTO keyless SELECT * FROM keyed")
+	for _, sql := range []string{
+		"UPDATE keyed SET n = n + 1",
+		"UPDATE keyless SET n = n + 1", // which is not published: decoded, and skipped
+	} {
+		began := time.Now()
+		exec(t, db, sql)
+		ran := time.Since(began)
+		caughtUp(t, l, tracker)
+		t.Logf("%s: %v, and caught up %v later", sql, ran.Round(time.Millisecond), (time.Since(began) - ran).Round(time.Millisecond))
+	}
+	if s := l.Status(); s.Sessions != 1 {
+		t.Errorf("%d sessions: %s", s.Sessions, s.Reason)
+	}
+}
+
+// A sink that is slow holds the stream up, and must not end it.
+func TestStream_ASlowSinkDoesNotEndTheSession(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties, "INSERT INTO properties (location) SELECT 'x' FROM generate_series(1, 100000)")
+	tracker := coherence.NewTracker(1<<16, time.Minute)
+	sink := &slowToLead{recorder{memory: remember(tracker)}}
+	var slow atomic.Bool
+	sink.check = func(r coherence.Record) {
+		if len(r.Changes) > 0 && slow.CompareAndSwap(true, false) {
+			time.Sleep(2 * walSenderTimeout) // what is tested is that time
+		}
+	}
+	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, l, tracker, "properties")
+	caughtUp(t, l, tracker)
+	slow.Store(true)
+	exec(t, db, "UPDATE properties SET title = 'a' WHERE id = 1", "UPDATE properties SET title = repeat('b', 500)")
+	caughtUp(t, l, tracker)
+	if s := l.Status(); s.Sessions != 1 || slow.Load() {
+		t.Errorf("%d sessions: %s", s.Sessions, s.Reason)
+	}
+}
+
+// slowToLead takes longer to read what is known than the server waits for a word
+// from us.
+type slowToLead struct{ recorder }
+
+func (s *slowToLead) Lead(ctx context.Context) (coherence.Past, error) {
+	time.Sleep(2 * walSenderTimeout)
+	return s.recorder.Lead(ctx)
+}
+
+// A stream that ends again and again at the same place is given longer.
+func TestEnding_GivesAServerThatStallsMoreTime(t *testing.T) {
+	var e ending
+	lost := fmt.Errorf("%w: unexpected EOF", errStream)
+	for i, c := range []struct {
+		err  error
+		at   coherence.LSN
+		want time.Duration
+	}{
+		{lost, 100, 2 * time.Second}, // it had come further than ever
+		{lost, 100, 4 * time.Second},
+		{lost, 90, 8 * time.Second},
+		{errors.New("a record was not taken"), 90, 8 * time.Second}, // says nothing of the stream
+		{lost, 100, 16 * time.Second},
+		{lost, 100, 32 * time.Second},
+		{lost, 100, time.Minute},
+		{lost, 100, time.Minute},
+		{lost, 101, 2 * time.Second},
+		{fmt.Errorf("%w: %w", errStream, &pgconn.PgError{Severity: "ERROR", Code: "XX000"}), 101, 2 * time.Second}, // it is given up instead
+	} {
+		e.note(c.err, c.at)
+		if got := e.patience(); got != c.want {
+			t.Errorf("%d: after %v at %s: %v, want %v", i, c.err, c.at, got, c.want)
+		}
+	}
+	if !e.undecodable {
+		t.Error("an error in decoding is not noted")
 	}
 }

@@ -11,7 +11,7 @@ import (
 // publications. It returns the statements, in order; with dryRun they are not
 // run. It refuses while someone holds the slot.
 func Uninstall(ctx context.Context, config Config, dryRun bool) (statements []string, err error) {
-	db, err := connect(ctx, config.DatabaseURL)
+	db, err := connect(ctx, config.DatabaseURL, applicationName)
 	if err != nil {
 		return nil, err
 	}

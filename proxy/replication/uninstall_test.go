@@ -15,7 +15,7 @@ func TestUninstall_LeavesNothingBehind(t *testing.T) {
 	db := open(t, dsn, properties)
 	config := Config{DatabaseURL: dsn, Slot: "walcache_" + randomName(), Publication: "it's"}
 	tracker := coherence.NewTracker(1<<10, bound)
-	l, stop := launch(t, config, tracker)
+	l, stop := launch(t, config, remember(tracker))
 	settled(t, l, tracker, "properties")
 	left := func() int {
 		return query[int](t, db, "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())")

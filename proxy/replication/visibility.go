@@ -142,11 +142,16 @@ func observe(ctx context.Context, db *pgx.Conn) (o observation, err error) {
 type observer struct {
 	db      *pgx.Conn
 	barrier *barrier
-	passed  func(visible coherence.LSN) // visible may have moved
-	wake    chan struct{}               // holds one token while there is work
+	passed  func(visible coherence.LSN) error // visible may have moved
+	wake    chan struct{}                     // holds one token while commits wait
+	urgent  chan struct{}                     // holds one token while someone asks
 
 	mu    sync.Mutex // guards the following
 	asked []chan coherence.LSN
+}
+
+func newObserver(db *pgx.Conn, b *barrier, passed func(coherence.LSN) error) *observer {
+	return &observer{db: db, barrier: b, passed: passed, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
 }
 
 // sample returns the server's insert position as of some moment after the call.
@@ -155,7 +160,7 @@ func (o *observer) sample(ctx context.Context) (coherence.LSN, error) {
 	o.mu.Lock()
 	o.asked = append(o.asked, answer)
 	o.mu.Unlock()
-	o.nudge()
+	put(o.urgent)
 	select {
 	case lsn := <-answer:
 		return lsn, nil
@@ -164,10 +169,13 @@ func (o *observer) sample(ctx context.Context) (coherence.LSN, error) {
 	}
 }
 
-// nudge says that there is work. It never blocks.
-func (o *observer) nudge() {
+// nudge says that commits wait to become visible. It never blocks.
+func (o *observer) nudge() { put(o.wake) }
+
+// put leaves a token in a channel that holds one.
+func put(token chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case token <- struct{}{}:
 	default:
 	}
 }
@@ -177,25 +185,28 @@ func (o *observer) nudge() {
 func (o *observer) run(ctx context.Context) error {
 	const shortest, longest = 100 * time.Microsecond, 20 * time.Millisecond
 	pause, last := shortest, coherence.LSN(0)
+	rested := time.Now()
 	for {
-		select {
-		case <-ctx.Done():
+		if !o.await(ctx, rested) {
 			return ctx.Err()
-		case <-o.wake:
 		}
 		o.mu.Lock()
 		asked := o.asked
 		o.asked = nil
 		o.mu.Unlock()
+		began := time.Now()
 		seen, err := observe(ctx, o.db)
 		if err != nil {
 			return err
 		}
+		rested = time.Now().Add(restFor * time.Since(began))
 		for _, answer := range asked {
 			answer <- seen.insert
 		}
 		visible, waiting := o.barrier.pass(seen.snapshot)
-		o.passed(visible)
+		if err := o.passed(visible); err != nil {
+			return err
+		}
 		if visible > last {
 			pause, last = shortest, visible
 		}
@@ -205,4 +216,29 @@ func (o *observer) run(ctx context.Context) error {
 		time.AfterFunc(pause, o.nudge)
 		pause = min(2*pause, longest)
 	}
+}
+
+// restFor is how long the observer rests, in times of what it took. Where commits
+// come one upon the other, one round trip for each would take more of both
+// machines than all the rest: 50,000 commits were read in 0.9 s without any, and
+// in 7.6 s with as many as there was time for.
+const restFor = 4
+
+// await returns true when there is work: at once if someone asks, and if there
+// are only commits to be seen, not before the observer has rested.
+func (o *observer) await(ctx context.Context, rested time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-o.urgent:
+		return true
+	case <-o.wake:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-o.urgent:
+	case <-time.After(time.Until(rested)):
+	}
+	return true
 }

@@ -48,11 +48,14 @@ func (s *session) lookAtServer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the server: %w", err)
 	}
-	if published != s.past.lineage.publications {
+	if published != s.lineage.Publications {
 		return errors.New("a publication was changed")
 	}
-	if err := checkStandbys(standbys); err != nil {
+	if err := checkStandbys(standbys, s.name); err != nil {
 		return err
+	}
+	if name := s.applicationName(); name != s.name && name != applicationName {
+		return errors.New("the cluster's name has become known, and the connections do not bear it")
 	}
 	slot, err := findSlot(ctx, s.sql, s.config.Slot)
 	if err != nil {
@@ -83,8 +86,8 @@ func (s *session) lookAtTables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.tellAdded(added)
 	if len(added) > 0 {
-		s.config.Log.Info("tables published", "tables", added)
 		if c, err = s.reload(ctx); err != nil {
 			return err
 		}
@@ -108,7 +111,13 @@ func (s *session) glance(ctx context.Context) (print string, pending bool, err e
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
 	print, err = fingerprint(ctx, s.sql)
-	return print, len(s.past.altered) > 0, err
+	return print, len(s.unannounced) > 0, err
+}
+
+func (s *session) tellAdded(tables []string) {
+	if len(tables) > 0 {
+		s.config.Log.Info("tables published", "tables", tables)
+	}
 }
 
 func (s *session) align(ctx context.Context, c *catalog) ([]string, error) {
@@ -137,21 +146,51 @@ func (s *session) reload(ctx context.Context, shown ...string) (*catalog, error)
 	if err != nil {
 		return nil, err
 	}
+	return s.adopt(c, shown...), nil
+}
+
+// adopt takes a reading of the system catalogs. Its caller holds sqlMu, or is
+// still alone.
+func (s *session) adopt(c *catalog, shown ...string) *catalog {
 	if was := s.latest.Load(); was != nil && reflect.DeepEqual(c, was) {
 		c = was
 	} else if was != nil {
-		s.past.altered = append(s.past.altered, c.changedSince(was)...)
+		s.unannounced = append(s.unannounced, c.changedSince(was)...)
 	}
 	for _, name := range shown {
 		if !c.knows(name) {
-			s.past.altered = append(s.past.altered, name)
+			s.unannounced = append(s.unannounced, name)
 		}
 	}
 	now := c.published()
-	now.Blind = append(now.Blind, s.past.altered...)
-	s.sink.SetCatalog(restrict(s.sink.Catalog(), now))
+	now.Blind = append(now.Blind, s.unannounced...)
+	s.publish(restrict(s.sink.Catalog(), now))
 	s.latest.Store(c)
-	return c, nil
+	return c
+}
+
+// publish gives the sink a catalog. That caching is switched off is no matter of
+// tables, and stays as it is.
+func (s *session) publish(c *coherence.Catalog) {
+	s.catalogMu.Lock()
+	defer s.catalogMu.Unlock()
+	c.Term, c.Off = s.term, s.off
+	s.sink.SetCatalog(c)
+}
+
+// switchOff passes everything through, or no longer, as a message that ends at
+// lsn says. One that others knew already is in the catalog that was taken over,
+// with those after it.
+func (s *session) switchOff(off bool, lsn coherence.LSN) {
+	if lsn <= s.known {
+		return
+	}
+	s.catalogMu.Lock()
+	defer s.catalogMu.Unlock()
+	s.config.Log.Info("caching is switched", "off", off, "lsn", lsn)
+	c := *s.sink.Catalog()
+	c.Term, c.Off, s.off = s.term, off, off
+	s.sink.SetCatalog(&c)
 }
 
 // settle puts a catalog in force. 1. A fill reads a table. 2. An update, which
@@ -162,8 +201,11 @@ func (s *session) reload(ctx context.Context, shown ...string) (*catalog, error)
 func (s *session) settle(ctx context.Context, c *catalog) error {
 	changed := s.altered(c)
 	if len(changed) == 0 && s.inForce {
+		if c == s.settled {
+			return nil
+		}
 		s.settled = c
-		return nil
+		return s.keepState()
 	}
 	if wait, err := s.olderWriters(ctx, c); wait || err != nil {
 		return err
@@ -181,8 +223,9 @@ func (s *session) settle(ctx context.Context, c *catalog) error {
 	defer s.sqlMu.Unlock()
 	if s.latest.Load() == c { // else the stream has shown newer tables meanwhile
 		s.settled, s.inForce = c, true
-		s.added, s.past.altered, s.writers = nil, nil, nil
-		s.sink.SetCatalog(c.published())
+		s.unannounced, s.writers = nil, nil
+		s.publish(c.published())
+		return s.keepState()
 	}
 	return nil
 }
@@ -192,7 +235,7 @@ func (s *session) settle(ctx context.Context, c *catalog) error {
 func (s *session) altered(c *catalog) []string {
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
-	names := append(c.changedSince(s.settled), s.past.altered...)
+	names := append(c.changedSince(s.settled), s.unannounced...)
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -204,7 +247,7 @@ func (s *session) altered(c *catalog) []string {
 // on the table until its commit is visible, so those that hold one when the
 // table is first found published are waited for.
 func (s *session) olderWriters(ctx context.Context, c *catalog) (wait bool, err error) {
-	young := c.youngSince(s.settled, s.added)
+	young := c.youngSince(s.settled)
 	if len(young) == 0 {
 		return false, nil
 	}
@@ -253,12 +296,11 @@ WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted AND relati
 	return holders, nil
 }
 
-// announce sends a logical message through the stream. Committed with
-// synchronous_commit = local, it flushes what lies before it.
-func (s *session) announce(ctx context.Context, content string) error {
+// announce sends a logical message through the stream.
+func (s *session) announce(ctx context.Context, lines ...string) error {
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
-	if _, err := s.sql.Exec(ctx, "SELECT pg_logical_emit_message(true, $1, $2::text)", Prefix, content); err != nil {
+	if err := announce(ctx, s.sql, lines...); err != nil {
 		return fmt.Errorf("send a logical message: %w", err)
 	}
 	return nil
@@ -295,5 +337,3 @@ func (s *session) remedy(t *table) string {
 	}
 	return "ALTER TABLE " + t.sql + " REPLICA IDENTITY FULL (or give it a primary key), or leave it out with --ignore-tables " + t.name
 }
-
-var _ Sink = (*coherence.Tracker)(nil)

@@ -66,7 +66,7 @@ func TestWatch_ANewTableIsBlindBeforeItsRowsAreKnown(t *testing.T) {
 	dsn := sandboxtest.Postgres(t)
 	db := open(t, dsn, properties)
 	tracker := coherence.NewTracker(1<<16, bound)
-	sink := &recorder{Tracker: tracker}
+	sink := &recorder{memory: remember(tracker)}
 	seen := map[string]bool{}
 	sink.check = func(r coherence.Record) {
 		c := tracker.Catalog()
