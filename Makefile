@@ -1,12 +1,15 @@
 # make test       all that must hold, on real PostgreSQL and Redis servers; under 10 minutes
 # make race       the race of writers and readers at length, and the times and
 #                 loads of the whole system, with their figures
+# make test-faults  whole clusters with things breaking, 20 runs of each fault,
+#                 different seeds, and the change log's model at length (90 minutes)
+# make measure    what things cost and how long they take, with their figures
 # make bench      the hit path, and what a fill costs
 # make generated  fails if generated code is not what its sources say (builds sqlc: 3 minutes)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: test servers race bench generated
+.PHONY: test servers race test-faults measure bench generated
 
 test: servers
 	go vet ./...
@@ -32,6 +35,14 @@ servers:
 race: servers
 	go test -count=1 -timeout 30m -v ./proxy -run 'TestRace|TestLatency|TestSystem' \
 		-race.commits=20000 -race.reads=400000 -race.bound=50ms -latency.updates=1000 -floor.pages=10000
+
+test-faults: servers
+	go test -count=1 -timeout 30m -v ./proxy/changelog -run 'TestModel' -model.schedules=100000 -model.from=0
+	go test -count=1 -race -timeout 85m -v ./proxy/faults -faults.runs=20
+
+measure: servers
+	go test -count=1 -timeout 60m -v ./proxy -run 'TestMeasure' \
+		-measure.log=10m -measure.entries=1000000 -measure.frozen=10s -measure.restarts=5
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/coherence ./proxy/replication ./backend/api
