@@ -135,6 +135,9 @@ func (l *listener) lead() error {
 		}
 		d.slot.holder, d.slot.heard = l, time.Now()
 		confirmed = d.slot.confirmed
+		d.insert += 24 // a message, sent while the slot is held: nobody else's term is the same
+		d.nudge()
+		l.term = d.insert
 		return nil
 	})
 	if err != nil {
@@ -183,11 +186,20 @@ func (l *listener) resume(past coherence.Past, was lineage, confirmed coherence.
 		return err
 	}
 	log := l.p.log
-	l.term = insert
-	if before := log.Catalog(); before != nil {
-		l.off, l.term = before.Off, max(insert, before.Term+1)
+	before := log.Catalog()
+	if before == nil {
+		before = &coherence.Catalog{}
 	}
+	l.off = before.Off
 	why := continues(past, was, insert, commits, confirmed, made)
+	switch {
+	case broken("term"):
+		l.term = max(insert, before.Term+1)
+	case before.Term >= l.term && why == "": // of someone who has taken over since
+		return errTold
+	default:
+		l.term = max(l.term, before.Term+1)
+	}
 	l.epoch, l.known = past.Epoch, past.Known
 	if why != "" {
 		l.epoch, l.known = l.p.w.epoch(why), 0

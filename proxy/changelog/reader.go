@@ -40,6 +40,7 @@ type reader struct {
 	runs       map[string]seen // by the name of a run of beats
 	puzzled    bool            // by a gap, or an entry of another epoch: there may be another checkpoint
 	looked     time.Time
+	tooSlow    int // times in a row that a checkpoint did not come in time
 }
 
 // seen is the last beat of a run, and the time at which the log had been read
@@ -52,8 +53,8 @@ type seen struct {
 const (
 	blockFor   = 100 * time.Millisecond // the age of readAt while nothing comes
 	readWithin = time.Second
-	loadWithin = 30 * time.Second
-	doubtAfter = time.Second // without proof
+	loadWithin = 5 * time.Second // at first, and up to eight times as long where that is too short
+	doubtAfter = time.Second     // without proof
 	lookAgain  = 500 * time.Millisecond
 )
 
@@ -306,13 +307,15 @@ func (r *reader) hear(n news) {
 
 // load takes the checkpoint. What is not whole is as good as none.
 func (r *reader) load(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, loadWithin)
+	ctx, cancel := context.WithTimeout(ctx, loadWithin<<min(r.tooSlow, 3))
 	defer cancel()
 	r.reads.update(func(s *ReaderStats) { s.Loads++ })
 	value, err := r.source.load(ctx)
 	if err != nil {
+		r.tooSlow++
 		return fmt.Errorf("load the checkpoint: %w", err)
 	}
+	r.tooSlow = 0
 	r.line = lineOf(string(value[:min(len(value), maxHead)]))
 	r.loaded, r.usable = r.line, false
 	if c, err := decodeCheckpoint(value); err == nil {

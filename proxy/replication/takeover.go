@@ -15,6 +15,9 @@ import (
 // errHeld says that someone else holds the slot.
 var errHeld = errors.New("someone else was faster to take the replication slot")
 
+// errDeposed says that someone else has held the slot since this session did.
+var errDeposed = errors.New("someone else has taken over the replication slot since")
+
 // open connects, waits until nobody holds the slot, takes it, and decides
 // whether the epoch goes on.
 func (s *session) open(ctx context.Context) (err error) {
@@ -68,8 +71,25 @@ func (s *session) seize(ctx context.Context) (slot *Slot, made bool, err error) 
 		return nil, false, err
 	}
 	s.observer = newObserver(db, s.barrier, s.visible)
+	if s.term, err = markTerm(ctx, db); err != nil {
+		return nil, false, err
+	}
 	slot, err = s.heldSlot(ctx)
 	return slot, made, err
+}
+
+// markTerm writes to the server's WAL, and returns where. Done while the slot is
+// held, as heldSlot proves afterwards, it tells the order of those who held it:
+// 1. A takes the slot, and stands still. 2. The server ends A's stream; B takes
+// the slot, and announces its catalog. 3. A goes on, and asks where the server
+// is: not before where B asked. Its old catalog would count as the later one.
+func markTerm(ctx context.Context, db *pgx.Conn) (at coherence.LSN, err error) {
+	var text string
+	err = db.QueryRow(ctx, "SELECT pg_logical_emit_message(false, $1, '')::text", Prefix+".leads").Scan(&text)
+	if err != nil {
+		return 0, fmt.Errorf("mark the beginning of a session in the WAL: %w", err)
+	}
+	return coherence.ParseLSN(text)
 }
 
 // prepareSlot makes the slot if there is none; one that is lost, keeps more WAL
@@ -159,9 +179,12 @@ func (s *session) resume(ctx context.Context, confirmed coherence.LSN, made bool
 		return err
 	}
 	s.xmax = seen.snapshot.xmax
-	s.inherit(seen.insert)
 	visible := coherence.LSN(0)
-	if p, why := s.judge(known, seen, c, confirmed, made); why != "" {
+	p, why := s.judge(known, seen, c, confirmed, made)
+	if err := s.inherit(why == ""); err != nil {
+		return err
+	}
+	if why != "" {
 		err = s.newEpoch(why, confirmed, c)
 	} else {
 		visible = min(p.Visible, confirmed)
@@ -178,23 +201,33 @@ func (s *session) resume(ctx context.Context, confirmed coherence.LSN, made bool
 }
 
 // inherit takes over what caches believe. The term of our own catalogs is later
-// than of all that came before, even if the server has not moved since.
-func (s *session) inherit(at coherence.LSN) {
-	s.term = at
-	if before := s.sink.Catalog(); before != nil {
-		s.off, s.term = before.Off, max(at, before.Term+1)
+// than of all that came before: if the server's history goes on, then what is as
+// late was announced by someone who holds the slot now.
+func (s *session) inherit(goesOn bool) error {
+	before := s.sink.Catalog()
+	if before == nil {
+		return nil
 	}
+	s.off = before.Off
+	if goesOn && before.Term >= s.term {
+		return errDeposed
+	}
+	s.term = max(s.term, before.Term+1)
+	return nil
 }
 
 // judge says why what is known does not hold any more, or "" if it does.
 func (s *session) judge(known coherence.Past, seen observation, c *catalog, confirmed coherence.LSN, made bool) (p past, why string) {
 	p, err := readPast(known)
+	believed := s.sink.Catalog()
 	switch {
 	case known.Epoch == "":
 		return p, "process started"
 	case err != nil:
 		s.config.Log.Warn("what was left by the last leader cannot be read", "error", err)
 		return p, "what was left by the last leader cannot be read"
+	case believed != nil && seen.insert < believed.Term:
+		return p, fmt.Sprintf("the server is at %s, behind %s", seen.insert, believed.Term)
 	}
 	if p.foreign(s.lineage) {
 		s.config.Log.Warn("what was known until now is of another database",

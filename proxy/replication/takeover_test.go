@@ -517,6 +517,58 @@ func TestSession_TheTermOfCatalogsGrowsFromLeaderToLeader(t *testing.T) {
 	}
 }
 
+// A leader that stood still while another took over announces nothing any more.
+func TestSession_WhoWasDeposedBeforeItSaidAnythingStaysSilent(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties)
+	sink := remember(coherence.NewTracker(1<<16, time.Hour))
+	c := newCluster(t, Config{DatabaseURL: dsn}, sink, sink)
+	c.stop()
+
+	still := &standsStill{memory: sink, began: make(chan struct{}), goOn: make(chan struct{})}
+	first, _ := launch(t, c.config, still)
+	<-still.began
+	exec(t, db, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+c.config.Slot+"'")
+	second, _ := launch(t, c.config, sink)
+	eventually(t, "the second to stream", func() bool { return second.Status().State == "streaming" })
+	settled(t, second, c.tracker, "properties")
+	term := c.tracker.Catalog().Term
+
+	close(still.goOn)
+	eventually(t, "the first to wait", func() bool { return first.Status().State == "waiting" })
+	still.locked(func() {
+		if still.said > 0 {
+			t.Errorf("it announced %d catalogs", still.said)
+		}
+	})
+	if now := c.tracker.Catalog().Term; now != term {
+		t.Errorf("the term is %s, and was %s", now, term)
+	}
+}
+
+// standsStill stands still when it has come to lead for the first time.
+type standsStill struct {
+	*memory
+	began, goOn chan struct{}
+	said        int // catalogs
+}
+
+func (s *standsStill) Lead(ctx context.Context) (coherence.Past, error) {
+	select {
+	case <-s.goOn:
+	default:
+		close(s.began)
+		<-s.goOn
+	}
+	return s.memory.Lead(ctx)
+}
+
+func (s *standsStill) SetCatalog(c *coherence.Catalog) {
+	s.locked(func() { s.said++ })
+	s.memory.SetCatalog(c)
+}
+
 // count tells how many of the listeners are in a state.
 func count(all []*Listener, state string) (n int) {
 	for _, l := range all {
