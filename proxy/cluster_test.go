@@ -117,7 +117,9 @@ func TestCluster_ARestartedProxyIsWarm(t *testing.T) {
 		first.warm(row(id))
 	}
 	first.exec("UPDATE properties SET title = 'changed' WHERE id = 7")
+	first.caughtUp() // what was read before the change is known is stale once it is
 	first.becomes(row(7), "changed")
+	first.warm(row(7))
 	first.stop() // which writes what it has stored
 	again := first.another(shared)
 	again.awaitVouching()
@@ -128,8 +130,14 @@ func TestCluster_ARestartedProxyIsWarm(t *testing.T) {
 			t.Logf("%d: %s", id, r.header.Get("Cache-Status"))
 		}
 	}
-	if lost > 10 { // what comes faster than Redis takes it is not written
-		t.Errorf("%d of 50 pages are no hits after a restart", lost)
+	// Nobody waits for Redis: a machine that stands still may cost pages.
+	wrote, read := first.pages.Stats(), again.pages.Stats()
+	excused := read.Failures + read.Skipped
+	for _, n := range wrote.Dropped {
+		excused += n
+	}
+	if uint64(lost) > excused {
+		t.Errorf("%d of 50 pages are no hits after a restart\nwritten: %+v\nread: %+v", lost, wrote, read)
 	}
 }
 

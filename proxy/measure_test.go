@@ -25,6 +25,7 @@ import (
 // what must hold at any speed.
 var (
 	measureLog     = flag.Duration("measure.log", 2*time.Second, "how long rows are written as fast as possible")
+	measureRate    = flag.Int("measure.rate", 0, "rows written a second while it is; 0 is as many as the machine can")
 	measureEntries = flag.Int("measure.entries", 2000, "pages in Redis under one tag")
 	measureFrozen  = flag.Duration("measure.frozen", 2*time.Second, "how long Redis stands still")
 	measureRestart = flag.Int("measure.restarts", 1, "restarts of a proxy under load")
@@ -53,8 +54,8 @@ func openRedis(t *testing.T, url string) redis.UniversalClient {
 	return client
 }
 
-// TestMeasure_TheLogStaysSmall writes rows as fast as the machine can, and
-// wants log and checkpoint below 64 MiB all the while. It reports what became of
+// TestMeasure_TheLogStaysSmall writes rows as fast as the machine can, or as it
+// is told, and wants log and checkpoint below 64 MiB all the while. It reports what became of
 // pages whose rows nobody touched.
 func TestMeasure_TheLogStaysSmall(t *testing.T) {
 	const rows, pages, writers, perCommit = 200_000, 200, 4, 100
@@ -70,9 +71,13 @@ func TestMeasure_TheLogStaysSmall(t *testing.T) {
 	defer stop()
 	var written atomic.Int64
 	var group sync.WaitGroup
+	began := time.Now()
 	for range writers {
 		group.Go(func() {
 			for ctx.Err() == nil {
+				if *measureRate > 0 {
+					time.Sleep(time.Until(began.Add(time.Duration(written.Load()) * time.Second / time.Duration(*measureRate))))
+				}
 				from := pages + 1 + rand.IntN(rows-pages-perCommit)
 				tag, err := s.db.Exec(ctx, "UPDATE properties SET price = price + 1 WHERE id >= $1 AND id < $2", from, from+perCommit)
 				if err == nil {

@@ -192,7 +192,7 @@ func (l *leader) commit(tags ...coherence.Tag) {
 func (l *leader) beats(what string, fact func() bool) {
 	l.t.Helper()
 	eventually(l.t, what, func() bool {
-		l.Beat(l.epoch, time.Now())
+		_ = l.Beat(l.epoch, time.Now())
 		return fact()
 	})
 }
@@ -239,7 +239,7 @@ func listen(t *testing.T, p *running) *listening {
 					break
 				}
 				at += 10
-				p.Beat(epoch, time.Now())
+				_ = p.Beat(epoch, time.Now())
 				time.Sleep(20 * time.Millisecond)
 			}
 			p.Yield()

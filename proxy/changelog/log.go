@@ -249,12 +249,15 @@ func (l *Log) Apply(r coherence.Record) error {
 }
 
 // Beat takes a beat from the listener of this process, whose evidence needs no
-// log.
-func (l *Log) Beat(epoch string, m time.Time) {
+// log. Its error ends what Lead began: a listener that has nothing else to say
+// hears of it here.
+func (l *Log) Beat(epoch string, m time.Time) error {
 	l.Tracker.Beat(epoch, m)
-	if l.leadsIn(epoch) == nil {
-		l.writer.beat(m)
+	if err := l.leadsIn(epoch); err != nil {
+		return err
 	}
+	l.writer.beat(m)
+	return nil
 }
 
 // leadsIn returns an error unless this process leads in an epoch. What is said

@@ -219,7 +219,7 @@ func TestLog_TwoLeadersDoNotHarm(t *testing.T) {
 	// The first goes on with what it had received, which is a fact too, until it
 	// is told.
 	eventually(t, "the first to be told", func() bool {
-		first.Beat(first.epoch, time.Now())
+		_ = first.Beat(first.epoch, time.Now())
 		return first.Apply(coherence.Record{
 			Epoch: first.epoch, From: first.at, To: first.at + 1000,
 			Changes: []coherence.Change{{Hash: coherence.Tag("books/id=2").Hash(), At: first.at + 1000}},
@@ -314,7 +314,7 @@ func TestLog_AFrozenRedisHoldsUpNobody(t *testing.T) {
 		defer close(done)
 		for range 10_000 {
 			l.commit("books/id=2")
-			l.Beat(l.epoch, time.Now())
+			_ = l.Beat(l.epoch, time.Now())
 			l.SetCatalog(&coherence.Catalog{Term: l.term})
 			l.Keep([]byte("state"))
 		}
@@ -364,7 +364,7 @@ func TestLog_WithoutRedis(t *testing.T) {
 	p := run(t, l)
 	first := lead(t, p)
 	first.commit("books/id=1")
-	first.Beat(first.epoch, time.Now())
+	_ = first.Beat(first.epoch, time.Now())
 	if v := p.verdict(coherence.Position{Epoch: first.epoch, LSN: 100}, "books/id=1"); v != coherence.Changed || !p.vouches() {
 		t.Errorf("the changed book is %s", v)
 	}

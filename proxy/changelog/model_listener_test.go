@@ -307,9 +307,8 @@ func (l *listener) beat(m time.Time) error {
 		w.run.count, w.beating, w.acked = w.run.count+1, false, time.Time{}
 		w.mu.Unlock()
 	}
-	l.p.log.Beat(l.epoch, m)
-	if l.p.log.leads.Load() == nil && !broken("beat-error") {
-		return errTold
+	if err := l.p.log.Beat(l.epoch, m); !broken("beat-error") {
+		return err
 	}
 	return nil
 }

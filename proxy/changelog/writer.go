@@ -232,6 +232,9 @@ func (w *writer) loop(ctx context.Context) {
 			pause = retryFirst
 			continue
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		w.failed(err)
 		// A checkpoint that a full Redis refuses is sent in vain each time.
 		costs := 4 * w.now().Sub(began)

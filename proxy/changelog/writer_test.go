@@ -91,12 +91,12 @@ func TestWriter_AfterAnErrorACheckpointComesFirst(t *testing.T) {
 	l.commit("books/id=1")
 	s.expect(l, "checkpoint")
 	l.commit("books/id=2")
-	l.Beat(l.epoch, time.Now())
+	_ = l.Beat(l.epoch, time.Now())
 	s.expect(l, "record", "beat")
 	for _, failing := range []string{"record", "beat", "news", "checkpoint"} {
 		l.commit("books/id=3")
 		l.SetCatalog(&coherence.Catalog{Term: l.term})
-		l.Beat(l.epoch, time.Now())
+		_ = l.Beat(l.epoch, time.Now())
 		if failing == "checkpoint" {
 			l.writer.reconnected()
 		}
@@ -111,7 +111,7 @@ func TestWriter_AfterAnErrorACheckpointComesFirst(t *testing.T) {
 		}
 		s.fail = nil
 		l.commit("books/id=4")
-		l.Beat(l.epoch, time.Now()) // too early: there is nothing that it could prove
+		_ = l.Beat(l.epoch, time.Now()) // too early: there is nothing that it could prove
 		s.expect(l, "checkpoint")
 		if l.Logged() != l.at {
 			t.Errorf("after %s: logged up to %s of %s", failing, l.Logged(), l.at)
@@ -132,7 +132,7 @@ func TestWriter_AfterAnErrorBeatsHaveAnotherName(t *testing.T) {
 	s, l := watched(t)
 	s.expect(l, "checkpoint")
 	name := func() (name string) {
-		l.Beat(l.epoch, time.Now())
+		_ = l.Beat(l.epoch, time.Now())
 		s.fail = func(_ string, e entry) error { name = e.beat.name; return nil }
 		s.expect(l, "beat")
 		s.fail = nil
@@ -155,12 +155,12 @@ func TestWriter_ABeatCountsOnlyIfSampledAfterTheOneBeforeWasAcknowledged(t *test
 	s, l := watched(t)
 	s.expect(l, "checkpoint")
 	sampled := time.Now()
-	l.Beat(l.epoch, time.Now())
-	l.Beat(l.epoch, time.Now()) // while the first is queued
+	_ = l.Beat(l.epoch, time.Now())
+	_ = l.Beat(l.epoch, time.Now()) // while the first is queued
 	s.expect(l, "beat")
-	l.Beat(l.epoch, sampled) // before the first was acknowledged
+	_ = l.Beat(l.epoch, sampled) // before the first was acknowledged
 	s.expect(l)
-	l.Beat(l.epoch, time.Now())
+	_ = l.Beat(l.epoch, time.Now())
 	s.expect(l, "beat")
 }
 
@@ -203,7 +203,7 @@ func TestWriter_ABeatSaysHowFarRecordsHaveCome(t *testing.T) {
 	}
 	s.expect(l, "checkpoint", "record")
 	s.before = nil
-	l.Beat(l.epoch, time.Now())
+	_ = l.Beat(l.epoch, time.Now())
 	s.fail = func(_ string, e entry) error {
 		if e.beat.at != l.at || e.beat.news != l.news.order() {
 			t.Errorf("a beat says %s, %+v; want %s, %+v", e.beat.at, e.beat.news, l.at, l.news.order())
@@ -226,7 +226,7 @@ func TestWriter_ARefusedCheckpointEndsTheSession(t *testing.T) {
 	second.commit()
 	second.logged()
 	eventually(t, "the first to be told", func() bool {
-		first.Beat(first.epoch, time.Now())
+		_ = first.Beat(first.epoch, time.Now())
 		return errors.Is(first.Apply(coherence.Record{Epoch: first.epoch, From: first.at, To: first.at}), errSuperseded)
 	})
 	first.Yield()

@@ -78,6 +78,7 @@ func (s *session) waiting(slot *Slot, before *holder) *holder {
 		reason += ", which is not of this cluster"
 	}
 	s.update(func(st *Status) { st.State, st.Reason, st.Stranger, st.Slot = stateWaiting, reason, stranger, slot })
+	tell(s.beats.take(), false) // who waits for a beat (see CatchUp)
 	h := before
 	if h == nil || h.pid != slot.ActivePID {
 		h = &holder{pid: slot.ActivePID, since: time.Now()}

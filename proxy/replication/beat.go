@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -18,30 +19,39 @@ const nudgeAfter = 20 * time.Millisecond
 // beats lets callers wait for a beat that begins after they ask.
 type beats struct {
 	wake    chan struct{}
-	mu      *sync.Mutex // guards the following
-	waiting []chan struct{}
+	mu      sync.Mutex // guards the following
+	waiting []*nextBeat
 }
 
-func newBeats() beats { return beats{wake: make(chan struct{}, 1), mu: new(sync.Mutex)} }
+func newBeats() *beats { return &beats{wake: make(chan struct{}, 1)} }
 
-// wait returns once a beat that began after the call has ended well.
-func (b *beats) wait(ctx context.Context) error {
+// nextBeat is one that has not begun yet.
+type nextBeat struct {
+	ended  chan struct{}
+	proven bool // it ended well; false where nobody beats any more. Written before ended is closed.
+}
+
+// next is a beat that begins after the call.
+func (b *beats) next() *nextBeat {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(b.waiting) == 0 {
-		b.waiting = append(b.waiting, make(chan struct{}))
+		b.waiting = append(b.waiting, &nextBeat{ended: make(chan struct{})})
 	}
-	done := b.waiting[0] // shared, so that who gives up leaves nothing behind
-	b.mu.Unlock()
 	put(b.wake)
+	return b.waiting[0] // shared, so that who gives up leaves nothing behind
+}
+
+func (n *nextBeat) wait(ctx context.Context) (proven bool, err error) {
 	select {
-	case <-done:
-		return nil
+	case <-n.ended:
+		return n.proven, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
-func (b *beats) take() []chan struct{} {
+func (b *beats) take() []*nextBeat {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	taken := b.waiting
@@ -49,10 +59,17 @@ func (b *beats) take() []chan struct{} {
 	return taken
 }
 
-func (b *beats) giveBack(taken []chan struct{}) {
+func (b *beats) giveBack(taken []*nextBeat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = append(taken, b.waiting...)
+}
+
+func tell(all []*nextBeat, proven bool) {
+	for _, n := range all {
+		n.proven = proven
+		close(n.ended)
+	}
 }
 
 // beat measures freshness again and again. One beat: 1. It notes the time, m.
@@ -70,11 +87,12 @@ func (s *session) beat(ctx context.Context) error {
 			s.beats.giveBack(waiting)
 			return err
 		}
-		s.sink.Beat(s.epoch, m)
-		s.streaming()
-		for _, done := range waiting {
-			close(done)
+		if err := s.sink.Beat(s.epoch, m); err != nil {
+			s.beats.giveBack(waiting)
+			return fmt.Errorf("a beat was not taken: %w", err)
 		}
+		s.streaming()
+		tell(waiting, true)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestBeats_WhoGaveUpIsForgotten(t *testing.T) {
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	for range 1000 {
-		if err := b.wait(gone); err == nil {
+		if proven, err := b.next().wait(gone); proven || err == nil {
 			t.Fatal("there was no beat")
 		}
 	}
@@ -25,13 +26,21 @@ func TestBeats_WhoGaveUpIsForgotten(t *testing.T) {
 	}
 }
 
+func waits(t *testing.T, b *beats) error {
+	proven, err := b.next().wait(t.Context())
+	if err == nil && !proven {
+		err = errors.New("nobody beats any more")
+	}
+	return err
+}
+
 func TestBeats_OneThatFailedIsWaitedForAgain(t *testing.T) {
 	b := newBeats()
 	ended := make(chan error, 2)
-	go func() { ended <- b.wait(t.Context()) }()
+	go func() { ended <- waits(t, b) }()
 	<-b.wake
 	taken := b.take()
-	go func() { ended <- b.wait(t.Context()) }()
+	go func() { ended <- waits(t, b) }()
 	<-b.wake
 	b.giveBack(taken)
 	select {
@@ -39,9 +48,7 @@ func TestBeats_OneThatFailedIsWaitedForAgain(t *testing.T) {
 		t.Fatalf("a beat that failed counted: %v", err)
 	default:
 	}
-	for _, done := range b.take() {
-		close(done)
-	}
+	tell(b.take(), true)
 	for range 2 {
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -54,14 +61,12 @@ func TestBeats_OneThatFailedIsWaitedForAgain(t *testing.T) {
 func TestBeats_OneUnderWayCountsForNobodyElse(t *testing.T) {
 	b := newBeats()
 	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { first <- b.wait(t.Context()) }()
+	go func() { first <- waits(t, b) }()
 	<-b.wake
 	taken := b.take()
-	go func() { second <- b.wait(t.Context()) }()
+	go func() { second <- waits(t, b) }()
 	<-b.wake
-	for _, done := range taken {
-		close(done)
-	}
+	tell(taken, true)
 	if err := <-first; err != nil {
 		t.Error(err)
 	}
@@ -70,9 +75,7 @@ func TestBeats_OneUnderWayCountsForNobodyElse(t *testing.T) {
 		t.Error("a beat that began before counted")
 	default:
 	}
-	for _, done := range b.take() {
-		close(done)
-	}
+	tell(b.take(), true)
 	if err := <-second; err != nil {
 		t.Error(err)
 	}
@@ -140,4 +143,44 @@ func TestBeat_VouchesOnlyForWhatIsKnown(t *testing.T) {
 		mu.Unlock()
 	}
 	stop()
+}
+
+// A leader that has nothing to say but beats hears by them that another leads.
+func TestSession_ABeatThatIsNotTakenEndsIt(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	open(t, dsn, properties)
+	sink := remember(coherence.NewTracker(1<<16, time.Hour))
+	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, l, sink.Tracker, "properties")
+	sink.locked(func() { sink.silent = errors.New("another process leads the cluster") })
+	eventually(t, "another session", func() bool { s := l.Status(); return s.Sessions == 2 && s.State == stateStreaming })
+	if sink.leads != 2 || sink.yields != 1 {
+		t.Errorf("led %d times, yielded %d times", sink.leads, sink.yields)
+	}
+}
+
+// Whoever waits for a beat is not forgotten when another process comes to lead.
+func TestListener_CatchUpOutlivesTheSlot(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	open(t, dsn, properties)
+	sink := remember(coherence.NewTracker(1<<16, time.Hour))
+	leader, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, leader, sink.Tracker, "properties")
+
+	l := New(leader.config, sink) // which has not begun: nobody beats
+	t.Cleanup(l.witness.Close)
+	caught := make(chan error)
+	go func() { caught <- l.CatchUp(t.Context()) }()
+	eventually(t, "someone to wait for a beat", func() bool {
+		l.beats.mu.Lock()
+		defer l.beats.mu.Unlock()
+		return len(l.beats.waiting) > 0
+	})
+	s := &session{Listener: l}
+	s.waiting(&Slot{ActivePID: 1}, nil)
+	if err := <-caught; err != nil {
+		t.Error(err)
+	}
 }

@@ -88,6 +88,7 @@ type memory struct {
 	state  []byte
 	logged coherence.LSN
 	refuse error         // what the next Apply returns
+	silent error         // what the next Beat returns
 	known  coherence.LSN // what Lead says, instead of what the tracker knows, if it is not 0
 	leads  int
 	yields int
@@ -130,6 +131,12 @@ func (m *memory) Apply(r coherence.Record) (err error) {
 		return err
 	}
 	return m.Tracker.Apply(r)
+}
+
+func (m *memory) Beat(epoch string, at time.Time) (err error) {
+	m.locked(func() { err, m.silent = m.silent, nil })
+	m.Tracker.Beat(epoch, at)
+	return err
 }
 
 // staleBy returns which answers, read under one tag each, a change makes stale.

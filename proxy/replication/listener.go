@@ -38,8 +38,8 @@ type Sink interface {
 	// Apply takes a record. An error ends the session.
 	Apply(coherence.Record) error
 	// Beat says that every commit acknowledged before m is in records that were
-	// applied.
-	Beat(epoch string, m time.Time)
+	// applied. An error ends the session.
+	Beat(epoch string, m time.Time) error
 	// Catalog is what SetCatalog was last given, in this process or another.
 	Catalog() *coherence.Catalog
 	SetCatalog(*coherence.Catalog)
@@ -60,7 +60,7 @@ type Sink interface {
 type Listener struct {
 	config  Config
 	sink    Sink
-	beats   beats
+	beats   *beats
 	witness *Witness
 	last    ending // written by Run alone
 
@@ -138,11 +138,20 @@ const (
 
 // CatchUp returns once the sink knows everything that was committed before the
 // call. While no process streams it waits, as long as ctx lets it.
+//
+// 1. It finds that this process streams. 2. The slot is lost; another process
+// streams. 3. It waits for a beat that never comes. So it looks at the state only
+// once it waits, and whoever sets it to waiting sends all who wait to look again.
 func (l *Listener) CatchUp(ctx context.Context) error {
-	if l.Status().State == stateWaiting {
-		return l.witness.CatchUp(ctx, l.sink.Wait)
+	for {
+		next := l.beats.next()
+		if l.Status().State == stateWaiting {
+			return l.witness.CatchUp(ctx, l.sink.Wait)
+		}
+		if proven, err := next.wait(ctx); proven || err != nil {
+			return err
+		}
 	}
-	return l.beats.wait(ctx)
 }
 
 // Status reports where the listener stands.

@@ -38,14 +38,14 @@ func (r *recorder) Apply(record coherence.Record) error {
 	return r.memory.Apply(record)
 }
 
-func (r *recorder) Beat(epoch string, m time.Time) {
+func (r *recorder) Beat(epoch string, m time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.oldest = max(r.oldest, r.Tracker.Progress(time.Now()).FreshAge)
 	if r.vouch != nil {
 		r.vouch(m)
 	}
-	r.Tracker.Beat(epoch, m)
+	return r.memory.Beat(epoch, m)
 }
 
 const bulky = `CREATE TABLE big (id int PRIMARY KEY, filler text); CREATE TABLE small (id int PRIMARY KEY, v int);

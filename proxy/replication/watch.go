@@ -216,7 +216,7 @@ func (s *session) settle(ctx context.Context, c *catalog) error {
 			return err
 		}
 	}
-	if err := s.beats.wait(ctx); err != nil {
+	if proven, err := s.beats.next().wait(ctx); err != nil || !proven {
 		return err
 	}
 	s.sqlMu.Lock()
