@@ -10,6 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+type Change struct {
+	ID         int64
+	PropertyID int64
+	At         time.Time
+	Who        string
+	Action     string
+	Title      string
+	Fields     []byte
+}
+
 type Property struct {
 	ID          int64
 	Title       string
@@ -17,4 +27,18 @@ type Property struct {
 	Price       pgtype.Numeric
 	Location    string
 	CreatedAt   time.Time
+}
+
+type Release struct {
+	Name      string
+	StartedAt time.Time
+}
+
+type User struct {
+	ID          int64
+	Name        string
+	Password    string
+	Active      bool
+	CreatedAt   time.Time
+	LastLoginAt pgtype.Timestamptz
 }

@@ -32,6 +32,101 @@ func (q *Queries) CountProperties(ctx context.Context) (int64, error) {
 	return count, err
 }
 
+const countSearchedProperties = `-- name: CountSearchedProperties :one
+SELECT count(*)
+FROM properties
+WHERE (strpos(lower(title), lower($1::text)) > 0
+    OR strpos(lower(description), lower($1)) > 0
+    OR strpos(lower(location), lower($1)) > 0)
+  AND price >= coalesce(nullif($2::text, '')::numeric, 0)
+  AND price <= coalesce(nullif($3::text, '')::numeric, 99999999.99)
+`
+
+type CountSearchedPropertiesParams struct {
+	Search   string
+	MinPrice string
+	MaxPrice string
+}
+
+func (q *Queries) CountSearchedProperties(ctx context.Context, arg CountSearchedPropertiesParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countSearchedProperties, arg.Search, arg.MinPrice, arg.MaxPrice)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countSearchedPropertiesByLocation = `-- name: CountSearchedPropertiesByLocation :one
+SELECT count(*)
+FROM properties
+WHERE location = $1
+  AND (strpos(lower(title), lower($2::text)) > 0
+    OR strpos(lower(description), lower($2)) > 0
+    OR strpos(lower(location), lower($2)) > 0)
+  AND price >= coalesce(nullif($3::text, '')::numeric, 0)
+  AND price <= coalesce(nullif($4::text, '')::numeric, 99999999.99)
+`
+
+type CountSearchedPropertiesByLocationParams struct {
+	Location string
+	Search   string
+	MinPrice string
+	MaxPrice string
+}
+
+func (q *Queries) CountSearchedPropertiesByLocation(ctx context.Context, arg CountSearchedPropertiesByLocationParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countSearchedPropertiesByLocation,
+		arg.Location,
+		arg.Search,
+		arg.MinPrice,
+		arg.MaxPrice,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const createProperty = `-- name: CreateProperty :one
+INSERT INTO properties (title, description, price, location, created_at)
+VALUES ($1, $2, ($3::text)::numeric, $4, clock_timestamp())
+RETURNING id, title, description, price::text AS price, location, created_at
+`
+
+type CreatePropertyParams struct {
+	Title       string
+	Description string
+	Price       string
+	Location    string
+}
+
+type CreatePropertyRow struct {
+	ID          int64
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	CreatedAt   time.Time
+}
+
+// The time is that of the statement, as in CreatePropertyUnlessTitled.
+func (q *Queries) CreateProperty(ctx context.Context, arg CreatePropertyParams) (CreatePropertyRow, error) {
+	row := q.db.QueryRow(ctx, createProperty,
+		arg.Title,
+		arg.Description,
+		arg.Price,
+		arg.Location,
+	)
+	var i CreatePropertyRow
+	err := row.Scan(
+		&i.ID,
+		&i.Title,
+		&i.Description,
+		&i.Price,
+		&i.Location,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
 const createPropertyUnlessTitled = `-- name: CreatePropertyUnlessTitled :execrows
 INSERT INTO properties (title, description, price, location, created_at)
 SELECT $1::text, $2::text, ($3::text)::numeric, $4::text, clock_timestamp()
@@ -54,6 +149,19 @@ func (q *Queries) CreatePropertyUnlessTitled(ctx context.Context, arg CreateProp
 		arg.Price,
 		arg.Location,
 	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const deleteProperty = `-- name: DeleteProperty :execrows
+DELETE FROM properties
+WHERE id = $1
+`
+
+func (q *Queries) DeleteProperty(ctx context.Context, id int64) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteProperty, id)
 	if err != nil {
 		return 0, err
 	}
@@ -87,6 +195,32 @@ func (q *Queries) GetProperty(ctx context.Context, id int64) (GetPropertyRow, er
 		&i.CreatedAt,
 	)
 	return i, err
+}
+
+const listLocations = `-- name: ListLocations :many
+SELECT DISTINCT location
+FROM properties
+ORDER BY location
+`
+
+func (q *Queries) ListLocations(ctx context.Context) ([]string, error) {
+	rows, err := q.db.Query(ctx, listLocations)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var location string
+		if err := rows.Scan(&location); err != nil {
+			return nil, err
+		}
+		items = append(items, location)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listProperties = `-- name: ListProperties :many
@@ -175,4 +309,232 @@ func (q *Queries) ListPropertiesByLocation(ctx context.Context, location string)
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockProperty = `-- name: LockProperty :one
+SELECT id, title, description, price::text AS price, location, created_at
+FROM properties
+WHERE id = $1
+FOR UPDATE
+`
+
+type LockPropertyRow struct {
+	ID          int64
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	CreatedAt   time.Time
+}
+
+// What is about to be changed, which nobody else changes until then.
+func (q *Queries) LockProperty(ctx context.Context, id int64) (LockPropertyRow, error) {
+	row := q.db.QueryRow(ctx, lockProperty, id)
+	var i LockPropertyRow
+	err := row.Scan(
+		&i.ID,
+		&i.Title,
+		&i.Description,
+		&i.Price,
+		&i.Location,
+		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const searchProperties = `-- name: SearchProperties :many
+SELECT id, title, description, price::text AS price, location, created_at
+FROM properties
+WHERE (strpos(lower(title), lower($1::text)) > 0
+    OR strpos(lower(description), lower($1)) > 0
+    OR strpos(lower(location), lower($1)) > 0)
+  AND price >= coalesce(nullif($2::text, '')::numeric, 0)
+  AND price <= coalesce(nullif($3::text, '')::numeric, 99999999.99)
+ORDER BY
+    CASE WHEN $4::text = 'price' THEN price END,
+    CASE WHEN $4 = '-price' THEN price END DESC,
+    CASE WHEN $4 = 'title' THEN lower(title) END,
+    CASE WHEN $4 = '-title' THEN lower(title) END DESC,
+    CASE WHEN $4 = 'location' THEN lower(location) END,
+    CASE WHEN $4 = '-location' THEN lower(location) END DESC,
+    CASE WHEN $4 = 'created_at' THEN created_at END,
+    CASE WHEN $4 = 'created_at' THEN id END,
+    created_at DESC, id DESC
+LIMIT $6::bigint OFFSET $5::bigint
+`
+
+type SearchPropertiesParams struct {
+	Search   string
+	MinPrice string
+	MaxPrice string
+	Sort     string
+	Skip     int64
+	Take     int64
+}
+
+type SearchPropertiesRow struct {
+	ID          int64
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	CreatedAt   time.Time
+}
+
+// All that are not excluded: an empty search or bound excludes nothing, and take
+// and skip are rows. A sort that is none of these is newest first, which also
+// decides between equals.
+func (q *Queries) SearchProperties(ctx context.Context, arg SearchPropertiesParams) ([]SearchPropertiesRow, error) {
+	rows, err := q.db.Query(ctx, searchProperties,
+		arg.Search,
+		arg.MinPrice,
+		arg.MaxPrice,
+		arg.Sort,
+		arg.Skip,
+		arg.Take,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SearchPropertiesRow
+	for rows.Next() {
+		var i SearchPropertiesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Title,
+			&i.Description,
+			&i.Price,
+			&i.Location,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const searchPropertiesByLocation = `-- name: SearchPropertiesByLocation :many
+SELECT id, title, description, price::text AS price, location, created_at
+FROM properties
+WHERE location = $1
+  AND (strpos(lower(title), lower($2::text)) > 0
+    OR strpos(lower(description), lower($2)) > 0
+    OR strpos(lower(location), lower($2)) > 0)
+  AND price >= coalesce(nullif($3::text, '')::numeric, 0)
+  AND price <= coalesce(nullif($4::text, '')::numeric, 99999999.99)
+ORDER BY
+    CASE WHEN $5::text = 'price' THEN price END,
+    CASE WHEN $5 = '-price' THEN price END DESC,
+    CASE WHEN $5 = 'title' THEN lower(title) END,
+    CASE WHEN $5 = '-title' THEN lower(title) END DESC,
+    CASE WHEN $5 = 'location' THEN lower(location) END,
+    CASE WHEN $5 = '-location' THEN lower(location) END DESC,
+    CASE WHEN $5 = 'created_at' THEN created_at END,
+    CASE WHEN $5 = 'created_at' THEN id END,
+    created_at DESC, id DESC
+LIMIT $7::bigint OFFSET $6::bigint
+`
+
+type SearchPropertiesByLocationParams struct {
+	Location string
+	Search   string
+	MinPrice string
+	MaxPrice string
+	Sort     string
+	Skip     int64
+	Take     int64
+}
+
+type SearchPropertiesByLocationRow struct {
+	ID          int64
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	CreatedAt   time.Time
+}
+
+// SearchProperties, in one location.
+func (q *Queries) SearchPropertiesByLocation(ctx context.Context, arg SearchPropertiesByLocationParams) ([]SearchPropertiesByLocationRow, error) {
+	rows, err := q.db.Query(ctx, searchPropertiesByLocation,
+		arg.Location,
+		arg.Search,
+		arg.MinPrice,
+		arg.MaxPrice,
+		arg.Sort,
+		arg.Skip,
+		arg.Take,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SearchPropertiesByLocationRow
+	for rows.Next() {
+		var i SearchPropertiesByLocationRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Title,
+			&i.Description,
+			&i.Price,
+			&i.Location,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const updateProperty = `-- name: UpdateProperty :one
+UPDATE properties
+SET title = $1, description = $2, price = ($3::text)::numeric, location = $4
+WHERE id = $5
+RETURNING id, title, description, price::text AS price, location, created_at
+`
+
+type UpdatePropertyParams struct {
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	ID          int64
+}
+
+type UpdatePropertyRow struct {
+	ID          int64
+	Title       string
+	Description string
+	Price       string
+	Location    string
+	CreatedAt   time.Time
+}
+
+func (q *Queries) UpdateProperty(ctx context.Context, arg UpdatePropertyParams) (UpdatePropertyRow, error) {
+	row := q.db.QueryRow(ctx, updateProperty,
+		arg.Title,
+		arg.Description,
+		arg.Price,
+		arg.Location,
+		arg.ID,
+	)
+	var i UpdatePropertyRow
+	err := row.Scan(
+		&i.ID,
+		&i.Title,
+		&i.Description,
+		&i.Price,
+		&i.Location,
+		&i.CreatedAt,
+	)
+	return i, err
 }
