@@ -71,6 +71,8 @@ func TestTags_NarrowOnlyBesideAPosition(t *testing.T) {
 		{"another row", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: " + position}, "properties/id=2", true},
 		{"the row", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: " + position}, "properties/id=1", false},
 		{"another table", []string{`Cache-Groups: "properties"`, "As-Of-LSN: " + position}, "users", true},
+		{"read for this request", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: request"}, "properties/id=2", true},
+		{"read for this request, and the row", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: request"}, "properties/id=1", false},
 		{"no position", []string{`Cache-Groups: "properties/id=1"`}, "properties/id=2", false},
 		{"a position of another epoch", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: 0/64;epoch=e0"}, "properties/id=2", false},
 		{"two positions", []string{`Cache-Groups: "properties/id=1"`, "As-Of-LSN: " + position, "As-Of-LSN: " + position}, "properties/id=2", false},
@@ -98,7 +100,20 @@ func TestTags_NarrowOnlyBesideAPosition(t *testing.T) {
 func TestAsOf_IsNeverBeyondWhatIsKnown(t *testing.T) {
 	w := newWorld(t, text("x", `Cache-Groups: "users"`, "As-Of-LSN: FFFFFFFF/0;epoch="+epoch))
 	w.get("/a")
-	w.db.commit("properties") // the tags do not narrow without a valid position
+	w.db.commit("properties")
+	w.wantHit(w.get("/a"), "x")
+	w.db.commit("users")
+	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
+}
+
+// What was read for the request is as of the fetch's own stamp, and no later.
+func TestAsOf_TheRequestIsAsOfItsStamp(t *testing.T) {
+	var w *world
+	w = newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		w.db.commit("users") // perhaps after the service has read
+		text("x", `Cache-Groups: "users"`, "As-Of-LSN: request")(rw, r)
+	})
+	w.get("/a")
 	w.wantSays(w.get("/a"), "fwd=stale", "detail=changed")
 }
 

@@ -95,6 +95,7 @@ func (t *fetch) begin() {
 
 // alter makes the request one whose answer is good for others too.
 func (t *fetch) alter(h http.Header) {
+	t.c.require(h)
 	h.Set("Accept-Encoding", reduceEncoding(t.q.header["Accept-Encoding"]))
 	if t.evaluates {
 		h.Del("If-None-Match")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
 )
 
@@ -25,6 +26,7 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, v origin.View, limi
 	}
 	defer release()
 	c.origin.Forward(w, r, v, &origin.Exchange{
+		Request: c.require,
 		Response: func(res *http.Response) error {
 			release()
 			takeContract(res.Header)
@@ -37,6 +39,18 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, v origin.View, limi
 		},
 		Failed: func(w http.ResponseWriter, err error) { c.passFailed(w, err, how) },
 	})
+}
+
+// require tells a service that has a cache of its own what this proxy knows to
+// have changed, so that it does not answer with less.
+//
+// 1. A client writes; the answer comes once this proxy knows of it. 2. The client
+// reads; the page is stale, and is asked for. 3. The service, a moment behind,
+// answers from a queryset that was read before 1.
+func (c *Cache) require(h http.Header) {
+	if known := c.truth.Known(); known != (coherence.Position{}) {
+		h.Set("Min-LSN", known.String())
+	}
 }
 
 func (c *Cache) passFailed(w http.ResponseWriter, err error, how forwarded) {

@@ -11,6 +11,9 @@ type Truth interface {
 	// Stamp is a position that whatever is read from now on reflects, or the
 	// zero Position.
 	Stamp() coherence.Position
+	// Known is the position up to which all that changed is known, or the zero
+	// Position.
+	Known() coherence.Position
 	// AsOf is the position that a source states, if it can be believed.
 	AsOf(stamp coherence.Position, stated string) (asOf coherence.Position, valid bool)
 	// Judge says whether something as of a position still holds.
@@ -31,6 +34,9 @@ var unwatched coherence.Catalog
 
 // Stamp is a position like any other, since none is ever compared.
 func (Unwatched) Stamp() coherence.Position { return coherence.Position{Epoch: "unwatched"} }
+
+// Known is none: there is nothing that a source could wait for.
+func (Unwatched) Known() coherence.Position { return coherence.Position{} }
 
 // AsOf believes nobody.
 func (Unwatched) AsOf(stamp coherence.Position, _ string) (coherence.Position, bool) {

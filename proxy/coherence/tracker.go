@@ -185,15 +185,33 @@ func (t *Tracker) Stamp() Position {
 	return Position{Epoch: e.name, LSN: LSN(e.visible.Load())}
 }
 
+// Known is the position up to which every change is in the tracker, or the zero
+// Position.
+func (t *Tracker) Known() Position {
+	e := t.epoch.Load()
+	if e == nil || e.known.Load() == 0 {
+		return Position{}
+	}
+	return Position{Epoch: e.name, LSN: LSN(e.known.Load())}
+}
+
+// AsOfRequest is the As-Of-LSN of data that was read from the database after the
+// request for it had come: as of then, whenever that was.
+const AsOfRequest = "request"
+
 // AsOf is the position of data that its source states to be as of stated (the
 // text of an As-Of-LSN header, "" without one), and whose fetch began at stamp.
-// A statement later than what is known counts for nothing, and the stamp
-// stands. One of another epoch, or that does not parse, makes the position
-// unknown, the zero Position: the source has data of its own, from before a gap
-// perhaps, and the stamp says nothing of that.
+// valid reports that the source speaks this language, so that the tags it names
+// are all there are. A statement later than what is known is not compared with
+// anything yet, and the stamp stands. One of another epoch, or that does not
+// parse, makes the position unknown, the zero Position: the source has data of
+// its own, from before a gap perhaps, and the stamp says nothing of that.
 func (t *Tracker) AsOf(stamp Position, stated string) (asOf Position, valid bool) {
-	if stated == "" {
+	switch stated {
+	case "":
 		return stamp, false
+	case AsOfRequest:
+		return stamp, stamp != Position{}
 	}
 	p, err := ParsePosition(stated)
 	e := t.epoch.Load()
@@ -201,7 +219,7 @@ func (t *Tracker) AsOf(stamp Position, stated string) (asOf Position, valid bool
 	case err != nil || e == nil || p.Epoch != e.name || p.Epoch != stamp.Epoch:
 		return Position{}, false
 	case p.LSN > LSN(e.known.Load()):
-		return stamp, false
+		return stamp, true
 	}
 	return p, true
 }

@@ -214,18 +214,23 @@ func TestTracker_AsOfTakesOnlyWhatItCanCompare(t *testing.T) {
 		stamp  Position
 		stated string
 		want   Position
+		valid  bool
 	}{
-		{at(120), "0/64;epoch=e", at(100)}, // older than the stamp: a cache inside the source
-		{at(120), "0/C8;epoch=e", at(200)}, // as late as known
-		{at(120), "0/C9;epoch=e", at(120)}, // later
-		{at(120), "", at(120)},
-		{at(120), "0/64;epoch=f", Position{}}, // from before a gap perhaps
-		{at(120), "0/64;epoch=e, 0/64;epoch=e", Position{}},
-		{Position{"d", 120}, "0/64;epoch=e", Position{}}, // the epoch began during the fetch
-		{Position{}, "0/64;epoch=e", Position{}},
+		{at(120), "0/64;epoch=e", at(100), true}, // older than the stamp: a cache inside the source
+		{at(120), "0/C8;epoch=e", at(200), true}, // as late as known
+		{at(120), "0/C9;epoch=e", at(120), true}, // later
+		{at(120), "request", at(120), true},
+		{at(120), "", at(120), false},
+		{at(120), "Request", Position{}, false},
+		{at(120), "0/64;epoch=f", Position{}, false}, // from before a gap perhaps
+		{at(120), "0/64;epoch=e, 0/64;epoch=e", Position{}, false},
+		{at(120), "request, request", Position{}, false},
+		{Position{"d", 120}, "0/64;epoch=e", Position{}, false}, // the epoch began during the fetch
+		{Position{}, "0/64;epoch=e", Position{}, false},
+		{Position{}, "request", Position{}, false},
 	} {
 		got, valid := tr.AsOf(c.stamp, c.stated)
-		if got != c.want || valid != (c.want != c.stamp && c.want != Position{}) {
+		if got != c.want || valid != c.valid {
 			t.Errorf("stated %q: %v, %t; want %v", c.stated, got, valid, c.want)
 		}
 	}
