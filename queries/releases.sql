@@ -7,6 +7,6 @@ LIMIT 1;
 -- name: AnnounceRelease :execrows
 -- Nothing happens where it is the newest already: a restart is no new release.
 INSERT INTO releases AS r (name, started_at)
-SELECT @name, clock_timestamp()
-WHERE @name IS DISTINCT FROM (SELECT n.name FROM releases n ORDER BY n.started_at DESC, n.name LIMIT 1)
+SELECT @name::text, clock_timestamp()
+WHERE @name::text IS DISTINCT FROM (SELECT n.name FROM releases n ORDER BY n.started_at DESC, n.name LIMIT 1)
 ON CONFLICT (name) DO UPDATE SET started_at = excluded.started_at;

@@ -11,8 +11,8 @@ import (
 
 const announceRelease = `-- name: AnnounceRelease :execrows
 INSERT INTO releases AS r (name, started_at)
-SELECT $1, clock_timestamp()
-WHERE $1 IS DISTINCT FROM (SELECT n.name FROM releases n ORDER BY n.started_at DESC, n.name LIMIT 1)
+SELECT $1::text, clock_timestamp()
+WHERE $1::text IS DISTINCT FROM (SELECT n.name FROM releases n ORDER BY n.started_at DESC, n.name LIMIT 1)
 ON CONFLICT (name) DO UPDATE SET started_at = excluded.started_at
 `
 
