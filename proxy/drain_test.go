@@ -63,7 +63,9 @@ type drained struct {
 	memory int64 // resident at most, in bytes
 }
 
-func (d drained) String() string { return fmt.Sprintf("%.2f s, %.0f MiB", d.took.Seconds(), mib(d.memory)) }
+func (d drained) String() string {
+	return fmt.Sprintf("%.2f s, %.0f MiB", d.took.Seconds(), mib(d.memory))
+}
 
 func median(all []drained) drained {
 	slices.SortFunc(all, func(a, b drained) int { return int(a.took - b.took) })

@@ -83,9 +83,17 @@ func (s *session) beat(ctx context.Context) error {
 	for {
 		waiting := s.beats.take()
 		m := time.Now()
-		if err := s.catchUp(ctx); err != nil {
+		published, err := s.catchUp(ctx)
+		if err != nil || !published {
 			s.beats.giveBack(waiting)
+		}
+		if err != nil {
 			return err
+		}
+		if !published { // watch finds out what has changed, or ends the session
+			put(s.doubt)
+			time.Sleep(5 * time.Millisecond)
+			continue
 		}
 		if err := s.sink.Beat(s.epoch, m); err != nil {
 			s.beats.giveBack(waiting)
@@ -102,21 +110,23 @@ func (s *session) beat(ctx context.Context) error {
 	}
 }
 
-// catchUp returns once everything committed before the call has been applied.
-// It asks the server how far it has sent, more and more rarely: while a large
-// transaction is being decoded there is nothing to do but wait.
-func (s *session) catchUp(ctx context.Context) error {
-	target, err := s.observer.sample(ctx)
-	if err != nil {
-		return err
+// catchUp returns once everything committed before the call has been applied, or
+// at once where that cannot be known, because not all of it is published. It asks
+// the server how far it has sent, more and more rarely: while a large transaction
+// is being decoded there is nothing to do but wait.
+func (s *session) catchUp(ctx context.Context) (published bool, err error) {
+	now, err := s.observer.sample(ctx)
+	if err != nil || !now.published {
+		return false, err
 	}
+	target := now.insert
 	s.target.Store(uint64(target))
 	pause, nudge := time.Millisecond, time.Now().Add(nudgeAfter)
 	for s.received.Load() < uint64(target) {
 		s.stream.report()
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		case <-s.arrived:
 			continue
 		case <-time.After(pause):
@@ -124,10 +134,10 @@ func (s *session) catchUp(ctx context.Context) error {
 		}
 		if time.Now().After(nudge) {
 			if err := s.announce(ctx); err != nil {
-				return err
+				return false, err
 			}
 			nudge = time.Now().Add(beatEvery)
 		}
 	}
-	return nil
+	return true, nil
 }

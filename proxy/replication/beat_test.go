@@ -184,3 +184,53 @@ func TestListener_CatchUpOutlivesTheSlot(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// 1. A table is taken off its publication. 2. Its row is updated. A beat that
+// begins after 2 would vouch for the old row.
+func TestBeat_VouchesForNothingThatIsNotPublished(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties, twoProperties)
+	sink := &latestBeat{memory: remember(coherence.NewTracker(1<<16, time.Hour)), at: map[string]time.Time{}}
+	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	for range 5 {
+		settled(t, l, sink.Tracker, "properties")
+		epoch := sink.Epoch()
+		exec(t, db, "ALTER PUBLICATION walcache_updates DROP TABLE properties", "UPDATE properties SET price = price + 1")
+		committed := time.Now()
+		eventually(t, "another epoch", func() bool { return sink.Epoch() != epoch && l.Status().State == stateStreaming })
+		sink.locked(func() {
+			if at := sink.at[epoch]; at.After(committed) {
+				t.Errorf("a beat vouches for what was committed %v before it", at.Sub(committed))
+			}
+		})
+	}
+}
+
+// A table that is dropped takes its place in the publication with it, which is
+// no reason to begin again.
+func TestBeat_GoesOnWhenATableIsDropped(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties, "CREATE TABLE passing (id int PRIMARY KEY)")
+	sink := remember(coherence.NewTracker(1<<16, time.Hour))
+	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, l, sink.Tracker, "properties", "passing")
+	exec(t, db, "DROP TABLE passing")
+	caughtUp(t, l, sink.Tracker)
+	eventually(t, "the table to be forgotten", func() bool { return sink.Catalog().Tables["passing"].Columns == nil })
+	if s := l.Status(); s.Sessions != 1 || s.Epochs != 1 {
+		t.Errorf("%d sessions, %d epochs: %s", s.Sessions, s.Epochs, s.Reason)
+	}
+}
+
+// latestBeat keeps the latest beat of each epoch.
+type latestBeat struct {
+	*memory
+	at map[string]time.Time
+}
+
+func (b *latestBeat) Beat(epoch string, m time.Time) error {
+	b.locked(func() { b.at[epoch] = m })
+	return b.memory.Beat(epoch, m)
+}

@@ -53,12 +53,13 @@ type session struct {
 	toldVisible atomic.Uint64 // the sink has been told
 	target      atomic.Uint64 // what a beat waits for received to reach
 	arrived     chan struct{} // holds one token when it has
+	doubt       chan struct{} // holds one token when not all may be published
 }
 
 func (l *Listener) session(ctx context.Context) error {
 	s := &session{
 		Listener: l, publications: publicationsOf(l.config.Publication),
-		barrier: &barrier{}, arrived: make(chan struct{}, 1),
+		barrier: &barrier{}, arrived: make(chan struct{}, 1), doubt: make(chan struct{}, 1),
 	}
 	defer s.close()
 	if err := s.open(ctx); err != nil {

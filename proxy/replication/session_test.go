@@ -158,11 +158,12 @@ func TestSession_LostConnectionsKeepTheEpoch(t *testing.T) {
 	caughtUp(t, l, tracker)
 	one, two := read(t, tracker, coherence.RowTag("properties", "id", "1")), read(t, tracker, coherence.RowTag("properties", "id", "2"))
 	whole := read(t, tracker, coherence.Any)
+	const observing = "pg_current_snapshot|cardinality"
 	const connections = "FROM pg_stat_activity WHERE application_name = 'walcache' AND datname = current_database() AND "
 	for _, which := range []string{
 		"backend_type = 'walsender'",
-		"query LIKE '%pg_current_snapshot%'",
-		"backend_type = 'client backend' AND query NOT LIKE '%pg_current_snapshot%'",
+		"query ~ '" + observing + "'",
+		"backend_type = 'client backend' AND query !~ '" + observing + "'",
 	} {
 		sessions := l.Status().Sessions
 		if n := query[int](t, db, "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) "+connections+which+") AS x"); n != 1 {

@@ -194,6 +194,9 @@ func (s *session) resume(ctx context.Context, confirmed coherence.LSN, made bool
 		return err
 	}
 	s.adopt(c)
+	if err := s.rely(c); err != nil {
+		return err
+	}
 	s.received.Store(uint64(confirmed))
 	s.stream.begin(confirmed)
 	s.decoder = newDecoder(s.latest.Load, func(shown ...string) (*catalog, error) { return s.reload(ctx, shown...) }, s.notice)

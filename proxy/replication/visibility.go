@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -137,6 +138,24 @@ func observe(ctx context.Context, db *pgx.Conn) (o observation, err error) {
 	return o, err
 }
 
+// reliance is what has to be as it was for the stream to carry every change:
+// publications, and the places of tables in them.
+type reliance struct {
+	names    []string
+	versions string
+	places   []uint32
+}
+
+// published reports whether all of it is as it was.
+func (r *reliance) published(ctx context.Context, db *pgx.Conn) (published bool, err error) {
+	err = db.QueryRow(ctx, "SELECT ("+versions+") = $2 AND cardinality($3::oid[]) = (SELECT count(*) FROM pg_publication_rel WHERE oid = ANY ($3))",
+		r.names, r.versions, r.places).Scan(&published)
+	if err != nil {
+		return false, fmt.Errorf("look whether all is published: %w", err)
+	}
+	return published, nil
+}
+
 // observer owns a connection to the server that the stream comes from. Each
 // round trip on it serves whoever waits: the barrier, and a beat.
 type observer struct {
@@ -145,27 +164,39 @@ type observer struct {
 	passed  func(visible coherence.LSN) error // visible may have moved
 	wake    chan struct{}                     // holds one token while commits wait
 	urgent  chan struct{}                     // holds one token while someone asks
+	relies  atomic.Pointer[reliance]          // what a sample looks at; nil looks at nothing
 
 	mu    sync.Mutex // guards the following
-	asked []chan coherence.LSN
+	asked []chan sample
+}
+
+// sample is what a beat counts on.
+type sample struct {
+	insert    coherence.LSN // the server's insert position
+	published bool          // everything that was committed before is in the stream
 }
 
 func newObserver(db *pgx.Conn, b *barrier, passed func(coherence.LSN) error) *observer {
 	return &observer{db: db, barrier: b, passed: passed, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
 }
 
-// sample returns the server's insert position as of some moment after the call.
-func (o *observer) sample(ctx context.Context) (coherence.LSN, error) {
-	answer := make(chan coherence.LSN, 1)
+// sample returns a sample of some moment after the call.
+//
+// 1. A table is taken off its publication. 2. Its row is updated, which does not
+// reach the stream. 3. A beat's position is sampled, and the stream comes past
+// it: as if there had been no update. So the publications are looked at after
+// the beat has begun; who comes across 1 every second is too late by that.
+func (o *observer) sample(ctx context.Context) (sample, error) {
+	answer := make(chan sample, 1)
 	o.mu.Lock()
 	o.asked = append(o.asked, answer)
 	o.mu.Unlock()
 	put(o.urgent)
 	select {
-	case lsn := <-answer:
-		return lsn, nil
+	case s := <-answer:
+		return s, nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return sample{}, ctx.Err()
 	}
 }
 
@@ -200,8 +231,8 @@ func (o *observer) run(ctx context.Context) error {
 			return err
 		}
 		rested = time.Now().Add(restFor * time.Since(began))
-		for _, answer := range asked {
-			answer <- seen.insert
+		if err := o.answer(ctx, asked, seen.insert); err != nil {
+			return err
 		}
 		visible, waiting := o.barrier.pass(seen.snapshot)
 		if err := o.passed(visible); err != nil {
@@ -216,6 +247,22 @@ func (o *observer) run(ctx context.Context) error {
 		time.AfterFunc(pause, o.nudge)
 		pause = min(2*pause, longest)
 	}
+}
+
+func (o *observer) answer(ctx context.Context, asked []chan sample, insert coherence.LSN) (err error) {
+	if len(asked) == 0 {
+		return nil
+	}
+	s := sample{insert, true}
+	if r := o.relies.Load(); r != nil {
+		if s.published, err = r.published(ctx, o.db); err != nil {
+			return err
+		}
+	}
+	for _, answer := range asked {
+		answer <- s
+	}
+	return nil
 }
 
 // restFor is how long the observer rests, in times of what it took. Where commits

@@ -35,6 +35,7 @@ func (s *session) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-every.C:
+		case <-s.doubt:
 		}
 	}
 }
@@ -82,6 +83,9 @@ func (s *session) lookAtTables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.rely(c); err != nil {
+		return err
+	}
 	added, err := s.align(ctx, c)
 	if err != nil {
 		return err
@@ -91,9 +95,9 @@ func (s *session) lookAtTables(ctx context.Context) error {
 		if c, err = s.reload(ctx); err != nil {
 			return err
 		}
-	}
-	if lost := c.lost(s.settled); len(lost) > 0 {
-		return fmt.Errorf("changes no longer published: %s", strings.Join(lost, ", "))
+		if err := s.rely(c); err != nil {
+			return err
+		}
 	}
 	s.tell(c)
 	if err := s.settle(ctx, c); err != nil {
@@ -102,6 +106,22 @@ func (s *session) lookAtTables(ctx context.Context) error {
 	if s.inForce && len(s.altered(c)) == 0 && c.aligned() {
 		s.looked = now
 	}
+	return nil
+}
+
+// rely has beats count on what a reading of the system catalogs says is
+// published, unless that is less than it was.
+func (s *session) rely(c *catalog) error {
+	if lost := c.lost(s.settled); len(lost) > 0 {
+		return fmt.Errorf("changes no longer published: %s", strings.Join(lost, ", "))
+	}
+	r := &reliance{names: s.publications.names(), versions: s.lineage.Publications, places: []uint32{}} // nil would be NULL
+	for _, t := range c.tables {
+		if t.listed != 0 {
+			r.places = append(r.places, t.listed)
+		}
+	}
+	s.observer.relies.Store(r)
 	return nil
 }
 
