@@ -141,6 +141,21 @@ func (s *stream) receive() (r received, err error) {
 	}
 }
 
+// farewell is why the server has ended the stream, or nil if it has not. What
+// comes before that is lost.
+func (s *stream) farewell() error {
+	end := time.AfterFunc(time.Second, s.abort)
+	for {
+		_, err := s.receive()
+		if err != nil && end.Stop() {
+			return err
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
 // report lets a status update be sent at once. It never blocks.
 func (s *stream) report() { put(s.wake) }
 
@@ -150,6 +165,10 @@ func (s *stream) reportAlways() {
 	defer every.Stop()
 	for {
 		if err := s.send(); err != nil {
+			select { // the server's last word may be unread yet
+			case <-s.closing:
+			case <-time.After(time.Second):
+			}
 			s.abort()
 			return
 		}

@@ -303,6 +303,31 @@ func (s *slowToLead) Lead(ctx context.Context) (coherence.Past, error) {
 	return s.recorder.Lead(ctx)
 }
 
+// Whoever comes to see that the slot is not held any more wants to know why.
+func TestStream_FarewellIsTheServersReason(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties)
+	l, stop := launch(t, Config{DatabaseURL: dsn, Slot: slotOf(dsn)}, remember(coherence.NewTracker(1<<10, time.Hour)))
+	eventually(t, "a slot", func() bool { return l.Status().State == stateStreaming })
+	stop()
+	s, err := openStream(t.Context(), dsn, applicationName, walSenderTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	held := "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '" + slotOf(dsn) + "' AND active"
+	eventually(t, "the slot to be held", func() bool {
+		return s.start(t.Context(), slotOf(dsn), publicationsOf("walcache").names()) == nil && query[int](t, db, held) == 1
+	})
+	exec(t, db, fmt.Sprintf("SELECT pg_terminate_backend(%d)", s.pid()))
+	eventually(t, "the slot to be let go", func() bool { return query[int](t, db, held) == 0 })
+	var answer *pgconn.PgError
+	if err := s.farewell(); !errors.As(err, &answer) || answer.Code != "57P01" {
+		t.Errorf("the server said %v", err)
+	}
+}
+
 // A stream that ends again and again at the same place is given longer.
 func TestEnding_GivesAServerThatStallsMoreTime(t *testing.T) {
 	var e ending

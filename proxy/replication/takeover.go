@@ -156,6 +156,10 @@ func (s *session) heldSlot(ctx context.Context) (slot *Slot, err error) {
 			return nil, err
 		}
 		if slot == nil || slot.ActivePID != int32(s.stream.pid()) {
+			// A server that cannot decode what the slot keeps says so at once.
+			if err := s.stream.farewell(); err != nil {
+				return nil, fmt.Errorf("%w: %w", errStream, err)
+			}
 			return nil, fmt.Errorf("connections lead to different servers, or through a pooler: slot %q is not held by our pid %d; name one server directly", s.config.Slot, s.stream.pid())
 		}
 	}
