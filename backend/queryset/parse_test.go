@@ -7,9 +7,10 @@ import (
 	"github.com/wasilibs/go-pgquery/parser"
 )
 
-// statement is what the check of tags needs to know of a parsed query.
-type statement struct {
+// parsed is what the check of tags needs to know of a parsed query.
+type parsed struct {
 	isSelect   bool
+	locks      bool     // the rows that it reads
 	tables     []string // each as often as it is read
 	conditions []condition
 	functions  []string
@@ -27,7 +28,7 @@ type condition struct {
 type node = map[string]any
 
 // parse parses one statement with PostgreSQL's own parser.
-func parse(sql string) (*statement, error) {
+func parse(sql string) (*parsed, error) {
 	text, err := parser.ParseToJSON(sql)
 	if err != nil {
 		return nil, fmt.Errorf("parse: %w", err)
@@ -39,10 +40,11 @@ func parse(sql string) (*statement, error) {
 	if len(tree.Stmts) != 1 {
 		return nil, fmt.Errorf("%d statements instead of one", len(tree.Stmts))
 	}
-	s := new(statement)
+	s := new(parsed)
 	s.walk(tree.Stmts[0].Stmt)
 	if sel, ok := tree.Stmts[0].Stmt["SelectStmt"].(node); ok {
 		s.isSelect = true
+		_, s.locks = sel["lockingClause"]
 		names := make(map[string]string)
 		aliases(sel["fromClause"], names)
 		s.require(sel["whereClause"], names)
@@ -51,7 +53,7 @@ func parse(sql string) (*statement, error) {
 }
 
 // walk notes what matters anywhere in the tree, subqueries included.
-func (s *statement) walk(v any) {
+func (s *parsed) walk(v any) {
 	switch v := v.(type) {
 	case []any:
 		for _, child := range v {
@@ -102,7 +104,7 @@ func aliases(from any, names map[string]string) {
 }
 
 // require notes the conditions that hold together with all others.
-func (s *statement) require(where any, names map[string]string) {
+func (s *parsed) require(where any, names map[string]string) {
 	n, _ := where.(node)
 	if and, ok := n["BoolExpr"].(node); ok && and["boolop"] == "AND_EXPR" {
 		for _, arg := range and["args"].([]any) {

@@ -1,6 +1,7 @@
 package queryset
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,4 +44,9 @@ func TestReads_TooManyTagsBecomeTheirTables(t *testing.T) {
 
 func TestNote_OutsideOfARequestDoesNothing(t *testing.T) {
 	note(t.Context(), coherence.TableTag("properties"))
+}
+
+// note notes a read with some tags.
+func note(ctx context.Context, tags ...coherence.Tag) {
+	readsOf(ctx).note(reading{tags: tags, direct: true})
 }
