@@ -22,3 +22,9 @@ WHERE id = @id;
 UPDATE users
 SET last_login_at = now()
 WHERE id = $1;
+
+-- name: UpgradePassword :execrows
+-- The same password, stored another way, unless it was changed meanwhile.
+UPDATE users
+SET password = @password
+WHERE id = @id AND password = @was;

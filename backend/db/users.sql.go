@@ -96,3 +96,24 @@ func (q *Queries) SetPassword(ctx context.Context, arg SetPasswordParams) (int64
 	}
 	return result.RowsAffected(), nil
 }
+
+const upgradePassword = `-- name: UpgradePassword :execrows
+UPDATE users
+SET password = $1
+WHERE id = $2 AND password = $3
+`
+
+type UpgradePasswordParams struct {
+	Password string
+	ID       int64
+	Was      string
+}
+
+// The same password, stored another way, unless it was changed meanwhile.
+func (q *Queries) UpgradePassword(ctx context.Context, arg UpgradePasswordParams) (int64, error) {
+	result, err := q.db.Exec(ctx, upgradePassword, arg.Password, arg.ID, arg.Was)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}

@@ -1,0 +1,121 @@
+package panel
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"walcache/backend/panel/users"
+)
+
+// login is the page on which somebody logs in.
+type login struct {
+	Name  string
+	Next  string
+	Error string
+}
+
+func (p *Panel) showLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	next := local(r.URL.Query().Get("next"))
+	if v != nil {
+		seeOther(w, r, next)
+		return nil
+	}
+	return p.loginPage(w, r, http.StatusOK, login{Next: next})
+}
+
+func (p *Panel) loginPage(w http.ResponseWriter, r *http.Request, status int, l login) error {
+	title := "Log in"
+	if l.Error != "" {
+		title = "Error: " + title
+	}
+	return p.show(w, r, nil, status, "login", view{Title: title, Body: l})
+}
+
+// askToLogIn answers somebody whose session has ended, or never began.
+func (p *Panel) askToLogIn(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		seeOther(w, r, home+"login/?next="+url.QueryEscape(r.URL.RequestURI()))
+		return nil
+	}
+	return p.loginPage(w, r, http.StatusForbidden, login{
+		Next:  r.URL.EscapedPath(),
+		Error: "Your session has ended, and what you sent was not saved. Log in and send it again.",
+	})
+}
+
+// logIn begins a session.
+//
+// The form has no token. A token ties a form to a session, and there is none yet.
+// What one might keep out, another site that logs a browser in as somebody else,
+// is kept out by the check of where the form comes from: every browser says that
+// (Sec-Fetch-Site, or Origin with a POST), and what is no browser has no user to
+// mislead.
+func (p *Panel) logIn(w http.ResponseWriter, r *http.Request, v *visit) error {
+	ctx, client := r.Context(), p.client(r)
+	l := login{Name: strings.TrimSpace(r.PostForm.Get("name")), Next: local(r.PostForm.Get("next"))}
+
+	wait, err := p.tries.Try(ctx, client, l.Name)
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		p.log.Warn("login put off: too many tries", "client", client, "wait", wait)
+		return p.putOff(w, r, l, wait)
+	}
+	user, err := users.LogIn(ctx, p.pool, l.Name, r.PostForm.Get("password"))
+	switch {
+	case errors.Is(err, users.ErrRefused):
+		// Without the name, which may be a password in the wrong field.
+		p.log.Warn("login refused", "client", client)
+		l.Error = "The name or the password is wrong, or the user is not active."
+		return p.loginPage(w, r, http.StatusForbidden, l)
+	case err != nil:
+		return fmt.Errorf("log in: %w", err)
+	}
+	if err := p.tries.Right(ctx, client, l.Name); err != nil {
+		return err
+	}
+	if v != nil {
+		if err := p.sessions.End(ctx, v.session.ID); err != nil {
+			return err
+		}
+	}
+	// Always a new id: one that somebody else has planted in the browser is
+	// worth nothing after the login.
+	s, err := p.sessions.Begin(ctx, user)
+	if err != nil {
+		return err
+	}
+	p.log.Info("logged in", "user", user.Name, "client", client)
+	p.setCookie(w, r, s.ID)
+	seeOther(w, r, l.Next)
+	return nil
+}
+
+// putOff tells a client to wait, in whole seconds (RFC 9110 section 10.2.3).
+func (p *Panel) putOff(w http.ResponseWriter, r *http.Request, l login, wait time.Duration) error {
+	seconds := int((wait + time.Second - 1) / time.Second)
+	w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	l.Error = fmt.Sprintf("Too many tries to log in. Wait %d seconds, then try again.", seconds)
+	return p.loginPage(w, r, http.StatusTooManyRequests, l)
+}
+
+func (p *Panel) logOut(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if v != nil {
+		if err := p.checkToken(r, v); err != nil {
+			return err
+		}
+		if err := p.sessions.End(r.Context(), v.session.ID); err != nil {
+			return err
+		}
+		p.log.Info("logged out", "user", v.user.Name)
+	}
+	p.setCookie(w, r, "")
+	seeOther(w, r, home+"login/")
+	return nil
+}
