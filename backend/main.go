@@ -1,6 +1,7 @@
 // Command backend is the data service: property listings from PostgreSQL, as
-// JSON over HTTP, each answer with the tags of what it was read from. It also
-// migrates and seeds the database.
+// pages for people and JSON for programs, each answer with the tags of what it
+// was read from, and a panel where people edit them. It also migrates and seeds
+// the database.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -98,7 +98,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			{
 				Name: "serve", Usage: "answer requests", Action: serve,
-				Flags: []cli.Flag{addr, database},
+				Flags: append([]cli.Flag{addr, database}, serveFlags()...),
 			},
 			{
 				Name: "migrate", Usage: "apply the migrations that are missing, take back the last one, or list them", Action: migrate,
@@ -107,6 +107,10 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			{
 				Name: "seed", Usage: "add five sample properties, unless they are there", Action: seed,
 				Flags: []cli.Flag{rows, database},
+			},
+			{
+				Name: "createsuperuser", Usage: "let somebody edit at /admin/; asks for what it is not told", Action: createUser,
+				Flags: append(userFlags(), database),
 			},
 		},
 	}
@@ -120,19 +124,14 @@ func serve(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("serve takes no %q", c.Args().First())
 	}
-	dsn, err := databaseURL(c)
+	config, err := serviceConfig(c)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", c.String("addr"))
-	if err != nil {
+	if config.Listener, err = net.Listen("tcp", c.String("addr")); err != nil {
 		return err
 	}
-	return service.Run(c.Context, service.Config{
-		Listener:    l,
-		DatabaseURL: dsn,
-		Log:         slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
-	})
+	return service.Run(c.Context, config)
 }
 
 func migrate(c *cli.Context) error {

@@ -60,7 +60,11 @@ func TestRun_WrongUsageExits2AndSaysWhy(t *testing.T) {
 		"seed --rows many":    `invalid value "many"`,
 		"seed five":           `seed takes no "five"`,
 		"seed --rows 5":       "no database: set DATABASE_URL",
-		"seed --database-url": "flag needs an argument",
+		"createsuperuser":     "no database: set DATABASE_URL",
+		"createsuperuser ada": `createsuperuser takes no "ada"`,
+		"createsuperuser --database-url=postgres://u@h/d":            "SUPERUSER_PASSWORD",
+		"serve --redis-url=http://h --database-url=postgres://u@h/d": "--redis-url: ",
+		"seed --database-url":                               "flag needs an argument",
 		"seed --database-url=postgres://u:hunter2@h:port/d": "--database-url: cannot parse `postgres://u:xxxxx@h:port/d`",
 	} {
 		code, stdout, stderr := backend(t, strings.Fields(args)...)
@@ -82,11 +86,16 @@ func TestRun_FailureExits1AndSaysWhatToTry(t *testing.T) {
 	dsn := sandboxtest.Postgres(t)
 	taken := regexp.MustCompile(`:(\d+)/`).FindStringSubmatch(dsn)[1] // PostgreSQL's own port
 	for args, want := range map[string]string{
-		"migrate --database-url postgres://u:hunter2@127.0.0.1:1/d":  "backend: cannot reach PostgreSQL at 127.0.0.1:1/d: connect: connection refused\n  try: ",
-		"seed --database-url postgres://u:hunter2@127.0.0.1:1/d":     "backend: cannot reach PostgreSQL at 127.0.0.1:1/d: connect: connection refused\n  try: ",
-		"seed --database-url " + wrongPassword(dsn):                  "password authentication failed",
-		"seed --database-url " + dsn:                                 "try: backend migrate",
-		"serve --addr 127.0.0.1:" + taken + " --database-url " + dsn: "address already in use\n  try: ",
+		"migrate --database-url postgres://u:hunter2@127.0.0.1:1/d":                                 "backend: cannot reach PostgreSQL at 127.0.0.1:1/d: connect: connection refused\n  try: ",
+		"seed --database-url postgres://u:hunter2@127.0.0.1:1/d":                                    "backend: cannot reach PostgreSQL at 127.0.0.1:1/d: connect: connection refused\n  try: ",
+		"seed --database-url " + wrongPassword(dsn):                                                 "password authentication failed",
+		"seed --database-url " + dsn:                                                                "try: backend migrate",
+		"serve --addr 127.0.0.1:" + taken + " --secret-key " + secretKey + " --database-url " + dsn: "address already in use\n  try: ",
+		"serve --database-url " + dsn:                                                               "SECRET_KEY is not set\n  try: set it to what `openssl rand -base64 48` prints",
+		"serve --secret-key django-insecure-change-me-please-1234 --database-url " + dsn:            "SECRET_KEY is a key out of an example",
+		"serve --secret-key-file /nowhere --database-url " + dsn:                                    "--secret-key-file: open /nowhere",
+		"createsuperuser --username ada --password short --database-url " + dsn:                     "at least 8 characters",
+		"createsuperuser --username ada --password a-long-one --database-url " + dsn:                "try: backend migrate",
 	} {
 		code, stdout, stderr := backend(t, strings.Fields(args)...)
 		if code != 1 || stdout != "" || !strings.Contains(stderr, want) || strings.Contains(stderr, "hunter2") {
@@ -95,6 +104,8 @@ func TestRun_FailureExits1AndSaysWhatToTry(t *testing.T) {
 	}
 }
 
+const secretKey = "4cHNlY8vVXrQ9mJt2LkWz0bTq7uEa5RsPdGy1xFo" // for tests
+
 func wrongPassword(dsn string) string {
 	return regexp.MustCompile(`://([^:]+):[^@]+@`).ReplaceAllString(dsn, "://$1:hunter2@")
 }
@@ -102,13 +113,14 @@ func wrongPassword(dsn string) string {
 func TestRun_MigrateAndSeed(t *testing.T) {
 	dsn := sandboxtest.Postgres(t)
 	for _, c := range []struct{ args, want string }{
-		{"migrate status", `00001_properties.sql  pending`},
-		{"migrate", `00001_properties.sql  applied \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`},
-		{"migrate up", `00001_properties.sql  applied .*`},
+		{"migrate status", `00001_properties.sql  pending\n00002_panel.sql  pending`},
+		{"migrate", `00001_properties.sql  applied \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n00002_panel.sql  applied .*`},
+		{"migrate up", `00001_properties.sql  applied .*\n00002_panel.sql  applied .*`},
+		{"createsuperuser --username ada --password a-long-one", `Superuser ada created: log in at /admin/`},
 		{"seed", `(Created property: .*\n){5}\nTotal properties in database: 5\nTest data creation complete!`},
 		{"seed", `(Property already exists: .*\n){5}\nTotal properties in database: 5\nTest data creation complete!`},
 		{"seed --rows 12", `Created 12 properties`},
-		{"migrate down", `00001_properties.sql  pending`},
+		{"migrate down", `00001_properties.sql  applied .*\n00002_panel.sql  pending`},
 	} {
 		command, rest, _ := strings.Cut(c.args, " ")
 		args := append([]string{command, "--database-url", dsn}, strings.Fields(rest)...)
@@ -129,7 +141,7 @@ func TestRun_ServesUntilStopped(t *testing.T) {
 	var stderr output
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"backend", "serve", "--addr", "127.0.0.1:0", "--database-url", dsn}, io.Discard, &stderr)
+		code <- run(ctx, []string{"backend", "serve", "--addr", "127.0.0.1:0", "--database-url", dsn, "--secret-key", secretKey}, io.Discard, &stderr)
 	}()
 	var addr string
 	sandboxtest.Eventually(t, 10*time.Second, func() error {

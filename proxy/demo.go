@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"walcache/backend/panel/users"
 	"walcache/backend/service"
 	"walcache/proxy/replication"
 	"walcache/proxy/sandbox"
@@ -46,12 +47,16 @@ type demo struct {
 	postgres                    *sandbox.Postgres
 	redis                       sandbox.RedisServer
 	redisKind                   string
-	apiToken                    string
+	apiToken, password          string // of programs, and of the user of the panel
 	out, progress               io.Writer
 	log                         *slog.Logger
 }
 
-const demoDatabase = "property_listings"
+const (
+	demoDatabase = "property_listings"
+	demoPrefix   = "wc:"
+	demoUser     = "admin"
+)
 
 // demoCommand is `proxy demo`. Whatever the environment says of databases and
 // services means nothing to it: a demo must not touch anything real.
@@ -154,7 +159,10 @@ func (d *demo) run(ctx context.Context, dir, envFile string) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return service.Run(ctx, service.Config{Listener: d.backendAt, DatabaseURL: d.postgres.DSN(demoDatabase), Log: d.log})
+		return service.Run(ctx, service.Config{
+			Listener: d.backendAt, DatabaseURL: d.postgres.DSN(demoDatabase), RedisURL: d.redis.URL(), Prefix: demoPrefix,
+			APIToken: d.apiToken, SecretKey: rand.Text() + rand.Text(), Log: d.log,
+		})
 	})
 	group.Go(func() error { return serve(ctx, d.proxyOptions(), d.proxyAt, d.adminAt, d.log) })
 	group.Go(func() error {
@@ -219,6 +227,9 @@ func (d *demo) fill(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close(ctx) }()
+	if err := d.admit(ctx, db); err != nil {
+		return err
+	}
 	const first = "SELECT coalesce(min(id), 0) FROM properties"
 	if err := db.QueryRow(ctx, first).Scan(&d.shown); err != nil {
 		return err
@@ -238,13 +249,22 @@ func (d *demo) fill(ctx context.Context) error {
 	return errors.Join(err, db.QueryRow(ctx, first).Scan(&d.shown))
 }
 
+// admit lets one user into the panel, with a password that is new each time.
+func (d *demo) admit(ctx context.Context, db *pgx.Conn) error {
+	d.password = rand.Text()
+	err := users.Create(ctx, db, demoUser, d.password)
+	if errors.Is(err, users.ErrTaken) { // the directory was kept
+		return users.SetPassword(ctx, db, demoUser, d.password)
+	}
+	return err
+}
+
 func (d *demo) proxyOptions() options {
 	o := d.options
 	o.origin.Upstream = d.url(d.backendAt)
-	o.cache.TrustTags = true // the backend names all that it reads, and states no position yet
 	o.coherent, o.databaseURL = true, d.postgres.DSN(demoDatabase)
 	o.listener = &replication.Config{DatabaseURL: o.databaseURL, Slot: "walcache", Publication: "walcache", MaxRetainedWAL: 1 << 30}
-	o.redis = redisConfig{url: d.redis.URL(), prefix: "wc:"}
+	o.redis = redisConfig{url: d.redis.URL(), prefix: demoPrefix}
 	o.admin.Trusting = true
 	return o
 }
@@ -300,7 +320,9 @@ func (d *demo) url(at net.Listener) string {
 	return "http://" + addr.String()
 }
 
-func (d *demo) page() string { return fmt.Sprintf("%s/properties/%d/", d.url(d.proxyAt), d.shown) }
+func (d *demo) page() string {
+	return fmt.Sprintf("%s/properties/%d/?format=json", d.url(d.proxyAt), d.shown)
+}
 
 // writeEnv writes what a script needs to use the demo, at once or not at all.
 func (d *demo) writeEnv(file string) error {
@@ -308,7 +330,7 @@ func (d *demo) writeEnv(file string) error {
 	for _, v := range [][2]string{
 		{"PROXY_URL", d.url(d.proxyAt)}, {"BACKEND_URL", d.url(d.backendAt)}, {"ADMIN_URL", d.url(d.adminAt)},
 		{"DATABASE_URL", d.postgres.DSN(demoDatabase)}, {"REDIS_URL", d.redis.URL()},
-		{"ADMIN_TOKEN", d.admin.Token}, {"API_TOKEN", d.apiToken},
+		{"ADMIN_TOKEN", d.admin.Token}, {"API_TOKEN", d.apiToken}, {"SUPERUSER_NAME", demoUser}, {"SUPERUSER_PASSWORD", d.password},
 	} {
 		fmt.Fprintf(&b, "%s='%s'\n", v[0], v[1])
 	}
@@ -333,6 +355,7 @@ func (d *demo) welcome(took time.Duration) {
 ready after %.1f s; Ctrl-C stops everything
 
   proxy       %s/properties/
+  panel       %s/admin/  (user %s, password %s)
   backend     %s/properties/
   admin       %s/status  (token %s)
   PostgreSQL  %s
@@ -340,13 +363,13 @@ ready after %.1f s; Ctrl-C stops everything
 
 try, one after the other:
 
-  curl -i %s
+  curl -i '%s'
   %s '%s' -c 'UPDATE properties SET price = price + 1 WHERE id = %d'
-  curl -i %s
+  curl -i '%s'
 
 The first answer is a hit. The second is fresh: its Cache-Status says that the
 stored one had changed, and nothing but the row was touched to make it so.
-`, took.Seconds(), d.url(d.proxyAt), d.url(d.backendAt), d.url(d.adminAt), d.admin.Token, dsn, d.redis.URL(), d.redisKind,
+`, took.Seconds(), d.url(d.proxyAt), d.url(d.proxyAt), demoUser, d.password, d.url(d.backendAt), d.url(d.adminAt), d.admin.Token, dsn, d.redis.URL(), d.redisKind,
 		d.page(), d.psql(), dsn, d.shown, d.page())
 }
 

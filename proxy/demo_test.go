@@ -262,7 +262,7 @@ func demoDoesWhatItSays(t *testing.T, program string) {
 	t.Log(regexp.MustCompile(`ready after .*? s`).FindString(d.stdout.String()))
 	d.commandsTellTheTruth()
 	d.writtenEnvWorks()
-	all := ask(t, d.env["PROXY_URL"]+"/properties/")
+	all := ask(t, d.env["PROXY_URL"]+"/properties/?format=json")
 	if l, err := decode[listing](all.body); err != nil || l.Count != 1000 {
 		t.Errorf("%d properties, %v", l.Count, err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,7 +46,7 @@ type system struct {
 func start(t *testing.T, dsn string, adjust func(*options)) *system {
 	t.Helper()
 	s := &system{t: t, dsn: dsn, logs: t.Output()}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx := context.Background()
 	if err := schema.Up(ctx, dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -54,13 +55,11 @@ func start(t *testing.T, dsn string, adjust func(*options)) *system {
 		t.Fatal(err)
 	}
 	s.db = pool
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	backendAt := listen(t)
-	s.direct = "http://" + backendAt.Addr().String()
-	ended := make(chan error, 1)
-	go func() {
-		ended <- service.Run(ctx, service.Config{Listener: backendAt, DatabaseURL: dsn, Log: log})
-	}()
+	o := testOptions("", dsn)
+	if adjust != nil {
+		adjust(&o)
+	}
+	stopBackend := s.runBackend(o.redis)
 	s.client = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -68,15 +67,35 @@ func start(t *testing.T, dsn string, adjust func(*options)) *system {
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
 		pool.Close()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the backend ended with %v", err)
-		}
+		stopBackend()
 	})
 	s.run(adjust)
 	s.awaitStreaming()
 	return s
 }
+
+// runBackend runs a backend, with the Redis of the proxies if they share one.
+func (s *system) runBackend(redis redisConfig) (stop func()) {
+	s.t.Helper()
+	at := listen(s.t)
+	s.direct = "http://" + at.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- service.Run(ctx, service.Config{
+			Listener: at, DatabaseURL: s.dsn, RedisURL: redis.url, Prefix: cmp.Or(redis.prefix, "wc:"),
+			APIToken: apiToken, SecretKey: strings.Repeat("not for production ", 3), Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
+		})
+	}()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			s.t.Errorf("the backend ended with %v", err)
+		}
+	}
+}
+
+const apiToken = "what writes in tests"
 
 // run runs the proxy for the length of the test, or until stop.
 func (s *system) run(adjust func(*options)) {
@@ -120,11 +139,10 @@ func sharing(t *testing.T) func(*options) {
 	return func(o *options) { o.redis = redisConfig{url, prefix} }
 }
 
-// testOptions are the defaults, for a backend whose tags are to be trusted.
+// testOptions are the defaults.
 func testOptions(upstream, dsn string) options {
 	o := options{memory: 256 << 20, maxStaleness: 2 * time.Second, cache: cache.Defaults()}
 	o.origin.Upstream, o.origin.Timeout = upstream, time.Minute
-	o.cache.TrustTags = true
 	o.admin = admin.Config{Token: "a secret"}
 	o.coherent, o.databaseURL = true, dsn
 	o.listener = &replication.Config{
@@ -209,6 +227,7 @@ func (s *system) fetch(url string) (response, error) {
 		return response{}, err
 	}
 	req.Host = "shop.example"
+	req.Header.Set("Accept", "application/json")
 	res, err := s.client.Do(req)
 	if err != nil {
 		return response{}, err

@@ -1,79 +1,177 @@
-// Package api answers HTTP requests from the database, in JSON, and says on
-// each answer what a cache may do with it.
+// Package api answers HTTP requests about properties, in HTML for people and in
+// JSON for programs at the same URLs, and says on each answer what a cache may
+// do with it.
+//
+//	GET                /properties/           all, or what a query looks for
+//	POST               /properties/           add one
+//	GET                /properties/no-cache/  all, past every cache
+//	GET                /properties/{id}/      one
+//	PUT PATCH DELETE   /properties/{id}/      replace, change, delete it
+//	GET                /static/...            the style sheets of the pages
+//	GET                /healthz
+//
+// ?format=json or ?format=html says which is wanted, else Accept does; see
+// choose. A change is made by whoever has the API token, or is signed in to the
+// panel; see writer. Package edit says what a property must be.
 //
 // An answer that was read from the database, a missing property's 404
 // included, carries
 //
-//	Cache-Control: no-cache            a browser asks every time (a 304 is cheap)
-//	CDN-Cache-Control: max-age=900     the proxy may keep it (RFC 9213)
-//	Cache-Groups: "properties/id=42"   the tags of what was read (RFC 9875)
+//	Cache-Control: no-cache                        a browser asks every time (a 304 is cheap)
+//	CDN-Cache-Control: max-age=900                 the proxy may keep it (RFC 9213)
+//	Cache-Groups: "properties/id=42", "releases"   the tags of what was read (RFC 9875)
+//	As-Of-LSN: request                             as of when it is; see queryset.Reads.AsOf
 //
 // and the proxy ends it as soon as one of these tags moves. No handler names a
 // tag: package queryset notes them as it reads. Everything else (an error, a
-// wrong request) says no-store: nothing in the database would end it.
+// wrong request, a change) says no-store: nothing in the database would end it.
 package api
 
 import (
 	"context"
+	"embed"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
+	"walcache/backend/edit"
 	"walcache/backend/queryset"
+	"walcache/backend/web"
+	"walcache/proxy/coherence"
 )
 
 // queryTimeout bounds what one request may ask of the database, the wait for
 // a free connection included.
 const queryTimeout = 10 * time.Second
 
-type api struct {
-	query  *queryset.Querier
-	log    *slog.Logger
-	outage outage
-	mux    *http.ServeMux
+//go:embed templates
+var templates embed.FS
+
+// Config is what the service answers from, and who may change it.
+type Config struct {
+	Query  *queryset.Querier // answers reads, perhaps from a cache
+	Direct *queryset.Querier // answers /properties/no-cache/, from no cache
+	Edit   *edit.Editor      // makes changes
+	// Token is the secret with which programs change properties. Without one
+	// none may.
+	Token string
+	// User names the person who is signed in to the panel with this request.
+	// Without it nobody is. It may be called concurrently.
+	User func(*http.Request) (name string, ok bool)
+	// Release names the release, for /healthz.
+	Release string
+	// Current reports whether there is no newer release: what an older one answers
+	// is not kept. nil is always so. It may be called concurrently.
+	Current func() bool
+	Log     *slog.Logger // of failures; requests are not logged
 }
 
-// New returns the service's handler. It logs failures, and no requests.
-func New(query *queryset.Querier, log *slog.Logger) http.Handler {
-	a := &api{query: query, log: log, outage: outage{log: log}, mux: http.NewServeMux()}
-	a.handle("/{$}", home)
-	a.handle("/healthz", health)
-	a.handleSlashed("/properties/", a.reading(a.listProperties))
-	a.handleSlashed("/properties/no-cache/", a.reading(a.listPropertiesUncached))
-	a.handleSlashed("/properties/{id}/", a.reading(a.getProperty))
+type api struct {
+	query, direct *queryset.Querier
+	edit          *edit.Editor
+	token         string
+	user          func(*http.Request) (string, bool)
+	origins       *http.CrossOriginProtection
+	release       string
+	current       func() bool // nil is true
+	log           *slog.Logger
+	pages         web.Pages
+	outage        outage
+	mux           *http.ServeMux
+}
+
+// New returns the service's handler. It fails only if a page of this program is
+// wrong.
+func New(c Config) (http.Handler, error) {
+	files, err := fs.Sub(templates, "templates")
+	if err != nil {
+		return nil, fmt.Errorf("read the pages: %w", err)
+	}
+	pages, err := web.Parse(files, helpers)
+	if err != nil {
+		return nil, fmt.Errorf("read the pages: %w", err)
+	}
+	a := &api{
+		query: c.Query, direct: c.Direct, edit: c.Edit,
+		token: c.Token, user: c.User, origins: http.NewCrossOriginProtection(),
+		release: c.Release, current: c.Current, log: c.Log, outage: outage{log: c.Log},
+		pages: pages, mux: http.NewServeMux(),
+	}
+	a.route()
+	return a, nil
+}
+
+func (a *api) route() {
+	a.handle("/{$}", methods{"GET": home})
+	a.handle("/healthz", methods{"GET": a.health})
+	a.handle(web.AssetPrefix, methods{"GET": asset})
+	a.handleSlashed(listPath, methods{
+		"GET":  a.querying(a.listProperties),
+		"POST": a.querying(a.createProperty),
+	})
+	a.handleSlashed(listPath+"no-cache/", methods{"GET": a.querying(a.listPropertiesUncached)})
+	a.handleSlashed(listPath+"{id}/", methods{
+		"GET":    a.querying(a.getProperty),
+		"PUT":    a.querying(a.changeProperty(replace)),
+		"PATCH":  a.querying(a.changeProperty(modify)),
+		"DELETE": a.querying(a.deleteProperty),
+	})
 	a.mux.HandleFunc("/", a.noRoute)
-	return a
 }
 
 // A handler answers the request, or returns why it did not; then it has not
 // begun to answer. The error is a problem for the client to read, or whatever
-// reading the database returned.
+// asking the database returned.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
-func (a *api) handle(path string, h handler) {
-	a.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-		err := error(&problem{status: http.StatusMethodNotAllowed, reason: "use GET or HEAD"})
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			err = h(w, r)
+// methods are what may be done at a path. HEAD is a GET whose body net/http
+// leaves out.
+type methods map[string]handler
+
+func (m methods) allowed() (names []string) {
+	for _, name := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		if _, ok := m[strings.Replace(name, "HEAD", "GET", 1)]; ok {
+			names = append(names, name)
 		}
-		if err != nil {
+	}
+	return names
+}
+
+func (a *api) handle(path string, m methods) {
+	allowed := m.allowed()
+	last := len(allowed) - 1
+	refuse := func(http.ResponseWriter, *http.Request) error {
+		return &problem{
+			status: http.StatusMethodNotAllowed,
+			reason: "use " + strings.Join(allowed[:last], ", ") + " or " + allowed[last],
+			header: header("Allow", strings.Join(allowed, ", ")),
+		}
+	}
+	a.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		do := refuse
+		if slices.Contains(allowed, r.Method) {
+			do = m[strings.Replace(r.Method, "HEAD", "GET", 1)]
+		}
+		if err := do(w, r); err != nil {
 			a.fail(w, r, err)
 		}
 	})
 }
 
 // handleSlashed also sends those to path who ask for it without its slash.
-func (a *api) handleSlashed(path string, h handler) {
-	a.handle(path+"{$}", h)
+func (a *api) handleSlashed(path string, m methods) {
+	a.handle(path+"{$}", m)
 	a.mux.HandleFunc(strings.TrimSuffix(path, "/"), addSlash)
 }
 
-// reading bounds the time of a handler that reads the database, and notes
-// that the database answered.
-func (a *api) reading(h handler) handler {
+// querying bounds the time of a handler that asks the database, and notes that
+// the database answered.
+func (a *api) querying(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 		defer cancel()
@@ -100,7 +198,16 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func home(w http.ResponseWriter, r *http.Request) error {
-	http.Redirect(w, r, "/properties/", http.StatusFound)
+	http.Redirect(w, r, listPath, http.StatusFound)
+	return nil
+}
+
+// asset serves a style sheet, which is as old as the release.
+func asset(w http.ResponseWriter, r *http.Request) error {
+	if err := dependent(w.Header(), []coherence.Tag{released}, coherence.AsOfRequest); err != nil {
+		return err
+	}
+	web.Assets().ServeHTTP(w, r)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"walcache/backend/edit"
 	"walcache/backend/queryset"
 	"walcache/proxy/sandbox/sandboxtest"
 	"walcache/schema"
@@ -40,9 +41,39 @@ func newSite(t *testing.T, dsn string) *site {
 	}
 	t.Cleanup(pool.Close)
 	log := new(logged)
-	server := httptest.NewServer(New(queryset.New(pool), slog.New(slog.NewTextHandler(log, nil))))
-	t.Cleanup(server.Close)
-	return &site{t, server.URL, pool, log}
+	handler, err := New(Config{
+		Query: queryset.New(pool), Direct: queryset.New(pool), Edit: edit.New(pool),
+		Token: token, User: signedIn, Release: "r1", Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, pool: pool, log: log}
+	s.serve(handler)
+	return s
+}
+
+// serve has a handler answer what is sent from now on.
+func (s *site) serve(handler http.Handler) {
+	server := httptest.NewServer(handler)
+	s.t.Cleanup(server.Close)
+	s.url = server.URL
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+// waitForServer is how long a server may take to be there again.
+const waitForServer = 10 * time.Second
+
+const token = "what programs write with"
+
+// signedIn is the panel's part: a cookie that names the person.
+func signedIn(r *http.Request) (name string, ok bool) {
+	cookie, err := r.Cookie("session")
+	if err != nil {
+		return "", false
+	}
+	return cookie.Value, true
 }
 
 // newMigratedSite is a site on a migrated and otherwise empty database.
@@ -62,11 +93,17 @@ func (s *site) exec(sql string, args ...any) {
 	}
 }
 
-// do sends a request, follows no redirect, and returns the answer with its
-// body.
+// do sends a request of a program, without a body; see send.
 func (s *site) do(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, nil)
+	return s.send(method, path, "", append([]string{"Accept", "application/json"}, header...)...)
+}
+
+// send sends a request, follows no redirect, and returns the answer with its
+// body.
+func (s *site) send(method, path, content string, header ...string) (*http.Response, string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(content))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -122,13 +159,13 @@ func TestAnswers_ShapeAndTags(t *testing.T) {
 		body   string
 		groups string
 	}{
-		{"/properties/", 200, `{"properties":[` + tab + `,` + loft + `],"count":2` + info, `"properties"`},
-		{"/properties/?location=Nairobi", 200, `{"properties":[` + loft + `],"count":1` + info, `"properties/location=Nairobi"`},
-		{"/properties/?x=1&location=S%C3%A3o+Tom%C3%A9", 200, `{"properties":[` + tab + `],"count":1` + info, `"properties/location=S%C3%A3o%20Tom%C3%A9"`},
-		{"/properties/?location=nairobi", 200, `{"properties":[],"count":0` + info, `"properties/location=nairobi"`},
-		{"/properties/1/", 200, loft, `"properties/id=1"`},
-		{"/properties/3/", 404, `{"error":"not found","reason":"there is no property 3"}`, `"properties/id=3"`},
-		{"/properties/-3/", 404, `{"error":"not found","reason":"there is no property -3"}`, `"properties/id=-3"`},
+		{"/properties/", 200, `{"properties":[` + tab + `,` + loft + `],"count":2` + info, `"properties", "releases"`},
+		{"/properties/?location=Nairobi", 200, `{"properties":[` + loft + `],"count":1` + info, `"properties/location=Nairobi", "releases"`},
+		{"/properties/?x=1&location=S%C3%A3o+Tom%C3%A9", 200, `{"properties":[` + tab + `],"count":1` + info, `"properties/location=S%C3%A3o%20Tom%C3%A9", "releases"`},
+		{"/properties/?location=nairobi", 200, `{"properties":[],"count":0` + info, `"properties/location=nairobi", "releases"`},
+		{"/properties/1/", 200, loft, `"properties/id=1", "releases"`},
+		{"/properties/3/", 404, `{"error":"not found","reason":"there is no property 3"}`, `"properties/id=3", "releases"`},
+		{"/properties/-3/", 404, `{"error":"not found","reason":"there is no property -3"}`, `"properties/id=-3", "releases"`},
 	} {
 		w, body := s.do("GET", c.path)
 		if w.StatusCode != c.status || body != c.body {
@@ -139,6 +176,8 @@ func TestAnswers_ShapeAndTags(t *testing.T) {
 		}
 		expectHeader(t, c.path, w, "Cache-Control", "no-cache")
 		expectHeader(t, c.path, w, "CDN-Cache-Control", "max-age=900")
+		expectHeader(t, c.path, w, "As-Of-LSN", "request")
+		expectHeader(t, c.path, w, "Vary", "Accept")
 		expectHeader(t, c.path, w, "Content-Type", "application/json")
 		if !json.Valid([]byte(body)) {
 			t.Errorf("%s: not JSON: %s", c.path, body)
@@ -234,7 +273,6 @@ func TestWrongRequests_AreToldWhatIsWrong(t *testing.T) {
 		status        int
 		field, reason string
 	}{
-		{"GET", "/properties/?location=", 400, "location", "must not be empty"},
 		{"GET", "/properties/?location=a&location=b", 400, "location", "given more than once"},
 		{"GET", "/properties/?location=%FF", 400, "location", "must be UTF-8"},
 		{"GET", "/properties/?location=a%00", 400, "location", "must not contain a NUL"},
@@ -245,8 +283,22 @@ func TestWrongRequests_AreToldWhatIsWrong(t *testing.T) {
 		{"GET", "/properties/-0/", 404, "", "there is no property -0"},
 		{"GET", "/properties/9223372036854775808/", 404, "", "there is no property 9223372036854775808"},
 		{"GET", "/nowhere", 404, "", "there is nothing at this path"},
-		{"POST", "/properties/", 405, "", "use GET or HEAD"},
-		{"DELETE", "/properties/1/", 405, "", "use GET or HEAD"},
+		{"GET", "/properties/?format=xml", 400, "format", "must be json or html"},
+		{"GET", "/properties/1/?format=JSON", 400, "format", "must be json or html"},
+		{"GET", "/properties/no-cache/?format=json&format=json", 400, "format", "given more than once"},
+		{"GET", "/properties/?min_price=1e3", 400, "min_price", "must be a number with at most two decimals, such as 1250 or 1250.50"},
+		{"GET", "/properties/?max_price=-1", 400, "max_price", "must be a number with at most two decimals, such as 1250 or 1250.50"},
+		{"GET", "/properties/?max_price=100000000", 400, "max_price", "must be at most 99,999,999.99"},
+		{"GET", "/properties/?min_price=10&max_price=9.99", 400, "min_price", "must not be more than max_price"},
+		{"GET", "/properties/?sort=Price", 400, "sort", "must be one of -created_at, created_at, price, -price, title, -title, location, -location"},
+		{"GET", "/properties/?page=0", 400, "page", "must be a whole number from 1 to 1000000000"},
+		{"GET", "/properties/?page=1.5", 400, "page", "must be a whole number from 1 to 1000000000"},
+		{"GET", "/properties/?page=9999999999999999999999", 400, "page", "must be a whole number from 1 to 1000000000"},
+		{"GET", "/properties/?page_size=101", 400, "page_size", "must be a whole number from 1 to 100"},
+		{"GET", "/properties/?page_size=+5", 400, "page_size", "must be a whole number from 1 to 100"},
+		{"GET", "/properties/?search=" + strings.Repeat("x", 256), 400, "search", "must have at most 255 characters"},
+		{"PUT", "/properties/", 405, "", "use GET, HEAD or POST"},
+		{"POST", "/properties/1/", 405, "", "use GET, HEAD, PUT, PATCH or DELETE"},
 		{"OPTIONS", "/properties/no-cache/", 405, "", "use GET or HEAD"},
 		{"POST", "/", 405, "", "use GET or HEAD"},
 		{"PUT", "/healthz", 405, "", "use GET or HEAD"},
@@ -260,11 +312,11 @@ func TestWrongRequests_AreToldWhatIsWrong(t *testing.T) {
 		if w.StatusCode != c.status || got.Field != c.field || got.Reason != c.reason || got.Error != strings.ToLower(http.StatusText(c.status)) {
 			t.Errorf("%s: %d %s", what, w.StatusCode, body)
 		}
-		allow := ""
-		if c.status == 405 {
-			allow = "GET, HEAD"
+		allow, _ := strings.CutPrefix(c.reason, "use ")
+		if c.status != 405 {
+			allow = ""
 		}
-		expectHeader(t, what, w, "Allow", allow)
+		expectHeader(t, what, w, "Allow", strings.ReplaceAll(allow, " or", ","))
 		expectHeader(t, what, w, "Cache-Control", "no-store")
 		expectHeader(t, what, w, "CDN-Cache-Control", "")
 		expectHeader(t, what, w, "Cache-Groups", "")
@@ -298,7 +350,11 @@ func TestRedirects_HomeAndMissingSlash(t *testing.T) {
 func TestPanic_IsA500ThatIsLogged(t *testing.T) {
 	log := new(logged)
 	w := httptest.NewRecorder()
-	New(nil, slog.New(slog.NewTextHandler(log, nil))).ServeHTTP(w, httptest.NewRequest("GET", "/properties/", nil))
+	handler, err := New(Config{Log: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/properties/?format=json", nil))
 	if w.Code != 500 || w.Header().Get("Cache-Control") != "no-store" || !json.Valid(w.Body.Bytes()) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
@@ -340,7 +396,7 @@ func TestDatabaseAway_Is503UntilItIsBack(t *testing.T) {
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	sandboxtest.Eventually(t, 10*time.Second, func() error {
+	sandboxtest.Eventually(t, waitForServer, func() error {
 		w, body := s.do("GET", "/properties/1/")
 		if w.StatusCode != 200 {
 			return fmt.Errorf("%d %s", w.StatusCode, body)

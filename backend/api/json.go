@@ -10,25 +10,19 @@ import (
 	"walcache/backend/db"
 )
 
-// row is what the queries of a property return. The generated types differ in
-// name alone.
-type row interface {
-	db.ListPropertiesRow | db.ListPropertiesByLocationRow | db.GetPropertyRow
-}
-
 // The bodies are appended to and not marshalled by reflection: this is the path
 // of every miss, and reflection takes five times as long (BenchmarkList).
 
-func appendList[R row](b []byte, rows []R) []byte {
+func appendList(b []byte, l listing) []byte {
 	b = append(b, `{"properties":[`...)
-	for i, r := range rows {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendProperty(b, db.GetPropertyRow(r))
+	for p := range l.rows {
+		b = append(appendProperty(b, p), ',')
+	}
+	if l.shown > 0 {
+		b = b[:len(b)-len(",")]
 	}
 	b = append(b, `],"count":`...)
-	return strconv.AppendInt(b, int64(len(rows)), 10)
+	return strconv.AppendInt(b, l.count, 10)
 }
 
 func appendProperty(b []byte, p db.GetPropertyRow) []byte {

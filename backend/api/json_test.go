@@ -63,7 +63,8 @@ func BenchmarkList(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			withBody(func(body []byte) []byte {
-				body = appendList(body, rows)
+				l, _ := listed(rows, nil)
+				body = appendList(body, l)
 				b.SetBytes(int64(len(body)))
 				return body
 			})

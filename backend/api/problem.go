@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"walcache/backend/edit"
 )
 
 // problem is an error in words for the client.
@@ -17,17 +20,60 @@ type problem struct {
 	status int
 	field  string // the part of the request that is wrong, if one is
 	reason string
+	fields edit.Invalid // all that is wrong with a body; field and reason are the first
+	header http.Header  // what the client needs besides, if anything
 }
 
-func (p *problem) Error() string { return p.reason }
+func (p *problem) Error() string { return strings.TrimSpace(p.field + " " + p.reason) }
 
-func (p *problem) write(w http.ResponseWriter) {
-	b := appendString([]byte(`{"error":`), strings.ToLower(http.StatusText(p.status)))
-	if p.field != "" {
-		b = appendString(append(b, `,"field":`...), p.field)
+// wrong is what is wrong with a parameter of the query.
+func wrong(field, reason string) *problem {
+	return &problem{status: http.StatusBadRequest, field: field, reason: reason}
+}
+
+// wrongFields is what is wrong with the fields of a body, at least one.
+func wrongFields(status int, fields edit.Invalid) *problem {
+	return &problem{status: status, field: fields[0].Field, reason: fields[0].Reason, fields: fields}
+}
+
+func header(name, value string) http.Header {
+	h := http.Header{}
+	h.Set(name, value)
+	return h
+}
+
+// name says the status in words: "not found".
+func (p *problem) name() string { return strings.ToLower(http.StatusText(p.status)) }
+
+func (p *problem) appendJSON(b []byte) []byte {
+	b = appendString(append(b, `{"error":`...), p.name())
+	b = appendReason(append(b, ','), p.field, p.reason)
+	for i, f := range p.fields {
+		b = append(b, [...]string{`,"fields":[{`, `,{`}[min(i, 1)]...)
+		b = append(appendReason(b, f.Field, f.Reason), '}')
 	}
-	b = appendString(append(b, `,"reason":`...), p.reason)
-	writeJSON(w, p.status, append(b, '}'))
+	if p.fields != nil {
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+func appendReason(b []byte, field, reason string) []byte {
+	if field != "" {
+		b = append(appendString(append(b, `"field":`...), field), ',')
+	}
+	return appendString(append(b, `"reason":`...), reason)
+}
+
+// writeProblem answers with a problem. The header says already what a cache may
+// do with it.
+func (a *api) writeProblem(w http.ResponseWriter, f format, p *problem) error {
+	maps.Copy(w.Header(), p.header)
+	if f == asHTML {
+		return a.writePage(w, p.status, "problem", problemPage{p})
+	}
+	writeJSON(w, p.status, p.appendJSON(nil))
+	return nil
 }
 
 // fail answers with an error that no cache keeps.
@@ -35,27 +81,56 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	clear(w.Header()) // of the answer that was to be
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	f, _ := choose(w.Header(), r) // if ?format is wrong, that is the problem already
+	p := a.explain(r, err)
+	if err := a.writeProblem(w, f, p); err != nil {
+		a.log.Error("page failed", "error", err)
+		writeJSON(w, p.status, p.appendJSON(nil))
+	}
+}
 
+// explain puts an error in words, and logs what the client cannot mend.
+func (a *api) explain(r *http.Request, err error) *problem {
 	var p *problem
+	var invalid edit.Invalid
 	switch {
 	case errors.As(err, &p):
+		return p
+	case errors.As(err, &invalid):
+		return wrongFields(http.StatusUnprocessableEntity, invalid)
+	case errors.Is(err, edit.ErrNotFound):
+		return noProperty(r.PathValue("id"))
+	case conflicting(err):
+		return &problem{status: http.StatusConflict, reason: conflictReason(err)}
 	case unavailable(err):
 		// A client that left has cancelled its query; the database is well.
 		if !errors.Is(r.Context().Err(), context.Canceled) {
 			a.outage.add(err)
 		}
-		p = &problem{status: http.StatusServiceUnavailable, reason: "the database is unavailable, try again soon"}
-	default:
-		a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		p = &problem{status: http.StatusInternalServerError, reason: "an error of the service, which has logged it"}
+		p := &problem{status: http.StatusServiceUnavailable, header: header("Retry-After", "2")} // seconds
+		p.reason = "the database is unavailable, try again soon"
+		if maybeDone(r.Method, err) {
+			p.reason = "the connection to the database broke: look whether the change was made before you try again"
+		}
+		return p
 	}
-	switch p.status {
-	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "2") // seconds
-	case http.StatusMethodNotAllowed:
-		w.Header().Set("Allow", "GET, HEAD")
+	a.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	return &problem{status: http.StatusInternalServerError, reason: "an error of the service, which has logged it"}
+}
+
+// conflicting reports whether the database refused a change because of the data
+// that it has, and has undone it.
+func conflicting(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && (strings.HasPrefix(answer.Code, "23") || strings.HasPrefix(answer.Code, "40"))
+}
+
+func conflictReason(err error) string {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, "23") { // integrity constraint violation
+		return "the data in the database does not allow this: " + answer.Message
 	}
-	p.write(w)
+	return "somebody else changed the same data at the same time, try again" // transaction rollback
 }
 
 // unavailable reports whether the database could not be asked, or would not
@@ -72,6 +147,16 @@ func unavailable(err error) bool {
 	var broken net.Error
 	return errors.As(err, &broken) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// maybeDone reports whether a change may have been made although it is not known
+// to be: the connection broke, perhaps after COMMIT was sent. Where the database
+// has answered, or was never asked, nothing was done.
+func maybeDone(method string, err error) bool {
+	var connect *pgconn.ConnectError
+	var answer *pgconn.PgError
+	return method != http.MethodGet && method != http.MethodHead &&
+		!errors.As(err, &connect) && !errors.As(err, &answer) && !pgconn.SafeToRetry(err)
 }
 
 // passing are the classes, and a few codes, of the errors of PostgreSQL that

@@ -29,9 +29,27 @@ func TestUnavailable_TellsTheDatabaseFromOurMistakes(t *testing.T) {
 	}
 }
 
-func TestReading_BoundsTheQuery(t *testing.T) {
+func TestMaybeDone_OnlyWhereTheConnectionBroke(t *testing.T) {
+	broken := fmt.Errorf("commit: %w", context.DeadlineExceeded)
+	for _, c := range []struct {
+		method string
+		err    error
+		want   bool
+	}{
+		{"POST", broken, true},
+		{"GET", broken, false},
+		{"POST", new(pgconn.ConnectError), false},
+		{"DELETE", &pgconn.PgError{Code: "57014"}, false},
+	} {
+		if got := maybeDone(c.method, c.err); got != c.want {
+			t.Errorf("%s, %v: %v", c.method, c.err, got)
+		}
+	}
+}
+
+func TestQuerying_BoundsTheQuery(t *testing.T) {
 	a := &api{outage: outage{log: slog.Default()}}
-	err := a.reading(func(_ http.ResponseWriter, r *http.Request) error {
+	err := a.querying(func(_ http.ResponseWriter, r *http.Request) error {
 		if _, bounded := r.Context().Deadline(); !bounded {
 			return errors.New("the query may take for ever")
 		}

@@ -11,15 +11,20 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
 	"walcache/backend/api"
+	"walcache/backend/edit"
+	"walcache/backend/panel"
 	"walcache/backend/queryset"
+	"walcache/proxy/redisurl"
 )
 
 // drainTimeout is how long requests under way may take to finish once the
@@ -35,33 +40,139 @@ type Config struct {
 	// DatabaseURL names the database, migrated or to be. The pool's size and
 	// the like are set in it (pool_max_conns; pgxpool.ParseConfig).
 	DatabaseURL string
-	Log         *slog.Logger
+	// RedisURL is where proxies keep their log of changes, and this service its
+	// querysets and sessions. Without it nothing is cached, and who is logged in
+	// is known to this process alone.
+	RedisURL string
+	// Prefix is what all keys in Redis begin with, as the proxies have it.
+	Prefix string
+	// NoCache reads every queryset from the database.
+	NoCache bool
+	// APIToken lets programs write; without it nobody may by a token.
+	APIToken string
+	// SecretKey is what sessions are made safe with: at least 32 characters that
+	// nobody else knows, the same on all processes.
+	SecretKey string
+	// Release names what answers look like; another makes older ones stale. ""
+	// is the build's.
+	Release string
+	Log     *slog.Logger
+}
+
+// parts are what a service is built from.
+type parts struct {
+	pool     *pgxpool.Pool
+	redis    redis.UniversalClient // nil without Redis
+	query    *queryset.Querier
+	follower *follower // nil where no queryset is cached
+	release  *release
+	handler  http.Handler
+}
+
+func build(c Config) (p *parts, err error) {
+	p = new(parts)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.pool, err = open(c.DatabaseURL); err != nil {
+		return p, err
+	}
+	direct := queryset.New(p.pool)
+	p.query, p.release = direct, &release{name: c.Release, pool: p.pool}
+	if c.Release == "" {
+		if p.release.name, err = buildID(); err != nil {
+			return p, fmt.Errorf("name this build: %w", err)
+		}
+	}
+	if c.RedisURL != "" {
+		if p.redis, err = redisurl.Open(c.RedisURL, nil); err != nil {
+			return p, err
+		}
+		if err = p.follow(c); err != nil {
+			return p, err
+		}
+	}
+	people, err := panel.New(panel.Config{Pool: p.pool, Redis: p.redis, Prefix: c.Prefix, SecretKey: c.SecretKey, Log: c.Log})
+	if err != nil {
+		return p, err
+	}
+	programs, err := api.New(api.Config{
+		Query: p.query, Direct: direct, Edit: edit.New(p.pool), Token: c.APIToken, User: people.User,
+		Release: p.release.name, Current: p.release.isNewest, Log: c.Log,
+	})
+	if err != nil {
+		return p, err
+	}
+	p.handler = route(programs, people)
+	return p, nil
+}
+
+// follow has querysets cached, unless that is switched off.
+func (p *parts) follow(c Config) (err error) {
+	if c.NoCache {
+		return nil
+	}
+	if p.follower, err = newFollower(c.RedisURL, c.Prefix, c.Log); err != nil {
+		return err
+	}
+	p.release.truth = p.follower.Tracker
+	p.query = queryset.NewCached(p.pool, queryset.Config{Client: p.redis, Prefix: c.Prefix, Truth: p.follower, Log: c.Log})
+	return nil
+}
+
+// route gives the panel what is below /admin, and the API all else, without
+// looking at the path in any other way.
+func route(programs, people http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/admin" || strings.HasPrefix(r.URL.Path, "/admin/") {
+			people.ServeHTTP(w, r)
+			return
+		}
+		programs.ServeHTTP(w, r)
+	})
+}
+
+func (p *parts) close() {
+	if p.redis != nil {
+		_ = p.redis.Close()
+	}
+	if p.pool != nil {
+		p.pool.Close()
+	}
 }
 
 // Run serves until ctx ends, then finishes the requests under way. It starts
-// with the database away too: such requests get a 503 until it is back. It
-// fails when the database URL is wrong or the listener breaks.
+// with the database or Redis away too: such requests get a 503, or are answered
+// without a cache, until they are back. It fails when a URL is wrong or the
+// listener breaks.
 func Run(ctx context.Context, c Config) error {
 	defer c.Listener.Close() // already closed, unless the start failed
-	pool, err := open(c.DatabaseURL)
+	p, err := build(c)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer p.close()
 
 	// Requests outlive ctx: they have until the drain's end.
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
-	server := newServer(requests, api.New(queryset.New(pool), c.Log), c.Log)
+	server := newServer(requests, p.handler, c.Log)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		c.Log.Info("serving", "addr", c.Listener.Addr().String())
+		c.Log.Info("serving", "addr", c.Listener.Addr().String(), "release", p.release.name)
 		if err := server.Serve(c.Listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", c.Listener.Addr(), err)
 		}
 		return nil
 	})
+	g.Go(func() error { return p.release.run(ctx, c.Log) })
+	if p.follower != nil {
+		g.Go(func() error { return p.follower.run(ctx) })
+		g.Go(func() error { return p.query.Run(ctx) })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		return stop(server, drainTimeout, abandon, c.Log)

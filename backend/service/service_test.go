@@ -97,6 +97,7 @@ func (s *running) get(ctx context.Context, path string) int {
 	if err != nil {
 		return 0
 	}
+	r.Header.Set("Accept", "application/json")
 	w, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		return 0

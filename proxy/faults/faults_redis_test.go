@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -226,35 +228,37 @@ func (r *run) succeed(replica *sandbox.Redis) {
 func (r *run) failOver(replica *sandbox.Redis) {
 	r.strike("kill -9 of the primary Redis")
 	r.must(r.redis.Kill())
-	for _, p := range r.proxies {
-		r.must(p.toRedis.Sever())
-		p.toRedis.Retarget(local(replica.Port()))
+	for _, road := range r.roadsToRedis() {
+		r.must(road.Sever())
+		road.Retarget(local(replica.Port()))
 	}
 	r.hold(0, 2*time.Second)
 	r.promote(replica)
-	for _, p := range r.proxies {
-		r.must(p.toRedis.Heal())
+	for _, road := range r.roadsToRedis() {
+		r.must(road.Heal())
 	}
 	r.note("the replica is the primary")
 	r.succeed(replica)
 }
 
-// splitRedis lets some proxies go on with the old primary for a while.
+// splitRedis lets some processes go on with the old primary for a while.
 func splitRedis(r *run) {
 	replica := r.lagging()
 	r.promote(replica)
-	order := r.rnd.Perm(len(r.proxies))
+	roads := r.roadsToRedis()
+	names := slices.Sorted(maps.Keys(roads))
+	order := r.rnd.Perm(len(names))
 	first := 1 + r.rnd.IntN(len(order)-1)
 	for i, at := range order {
 		if i == first {
 			r.hold(500*time.Millisecond, 3*time.Second)
 		}
-		p := r.proxies[at]
+		road := roads[names[at]]
 		r.strike("lead to the other Redis")
-		r.note("%s", p.name)
-		r.must(p.toRedis.Sever())
-		p.toRedis.Retarget(local(replica.Port()))
-		r.must(p.toRedis.Heal())
+		r.note("%s", names[at])
+		r.must(road.Sever())
+		road.Retarget(local(replica.Port()))
+		r.must(road.Heal())
 	}
 	r.must(r.redis.Kill())
 	r.succeed(replica)

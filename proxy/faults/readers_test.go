@@ -101,7 +101,13 @@ func (p property) claim(among string) (claim, error) {
 func (p *proxy) fetch(what page) (a answer) {
 	a.page, a.sent = what, time.Now()
 	defer func() { a.answered = time.Now() }()
-	res, err := p.client.Get(p.url + what.path)
+	req, err := http.NewRequest(http.MethodGet, p.url+what.path, nil)
+	if err != nil {
+		a.err = err
+		return a
+	}
+	req.Header.Set("Accept", "application/json")
+	res, err := p.client.Do(req)
 	if err != nil {
 		a.err = bare(err)
 		return a

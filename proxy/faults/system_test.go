@@ -88,6 +88,7 @@ type system struct {
 	proxies   []*proxy
 	listeners []*proxy // that only listen
 	backends  []*process
+	toRedis   *sandbox.Relay // the backends' way
 	model     model
 }
 
@@ -132,6 +133,9 @@ func (s *system) start(f fault) error {
 		return err
 	}
 	var upstreams []string
+	if s.toRedis, err = sandbox.StartRelay(local(s.redis.Port())); err != nil {
+		return err
+	}
 	for i := range 2 {
 		upstream, err := s.addBackend(i + 1)
 		if err != nil {
@@ -164,7 +168,7 @@ func (s *system) addBackend(number int) (upstream string, err error) {
 	p := &process{
 		name: fmt.Sprintf("backend-%d", number), path: s.path("backend"), dir: s.dir,
 		args:    []string{"serve", "--addr=" + addr},
-		environ: environ("DATABASE_URL=" + s.postgres.DSN("") + "&pool_max_conns=16"),
+		environ: environ("DATABASE_URL="+s.postgres.DSN("")+"&pool_max_conns=16", "REDIS_URL="+s.redisURL(s.toRedis), "SECRET_KEY="+secretKey),
 	}
 	s.backends = append(s.backends, p)
 	return "http://" + addr, errors.Join(p.start(), answers(addr))
@@ -178,7 +182,7 @@ func (s *system) addProxy(number int, upstream string, flags []string) error {
 	}
 	p := &proxy{url: "http://" + addr, client: newClient()}
 	s.proxies = append(s.proxies, p)
-	flags = append([]string{"serve", "--addr=" + addr, "--upstream=" + upstream, "--tags=trust"}, flags...)
+	flags = append([]string{"serve", "--addr=" + addr, "--upstream=" + upstream}, flags...)
 	return errors.Join(s.launch(p, fmt.Sprintf("proxy-%d", number), flags), answers(addr))
 }
 
@@ -201,21 +205,37 @@ func (s *system) launch(p *proxy, name string, args []string) error {
 	if p.toRedis, err = sandbox.StartRelay(local(s.redis.Port())); err != nil {
 		return err
 	}
-	redis := by(p.toRedis, s.redis.URL())
-	switch { // those lead to where no relay stands in between
-	case s.sentinel != nil:
-		redis = s.sentinel.URL()
-	case s.cluster != nil:
-		redis = s.cluster.URL()
-	}
 	p.admin = "http://" + admin
 	p.process = &process{
 		name: name, path: s.path("proxy"), dir: s.dir,
 		args:    append(args, "--admin-addr="+admin),
-		environ: environ("DATABASE_URL="+by(p.toPostgres, s.postgres.DSN("")), "REDIS_URL="+redis),
+		environ: environ("DATABASE_URL="+by(p.toPostgres, s.postgres.DSN("")), "REDIS_URL="+s.redisURL(p.toRedis)),
 	}
 	return p.start()
 }
+
+// redisURL is that of the primary, by way of a relay, or of those who know the
+// primary: they lead to where no relay stands in between.
+func (s *system) redisURL(road *sandbox.Relay) string {
+	switch {
+	case s.sentinel != nil:
+		return s.sentinel.URL()
+	case s.cluster != nil:
+		return s.cluster.URL()
+	}
+	return by(road, s.redis.URL())
+}
+
+// roadsToRedis are all ways to it.
+func (s *system) roadsToRedis() map[string]*sandbox.Relay {
+	roads := map[string]*sandbox.Relay{"the backends": s.toRedis}
+	for _, p := range slices.Concat(s.proxies, s.listeners) {
+		roads[p.name] = p.toRedis
+	}
+	return roads
+}
+
+const secretKey = "4cHNlY8vVXrQ9mJt2LkWz0bTq7uEa5RsPdGy1xFo"
 
 // environ is all that a program of ours gets to see of the environment.
 func environ(more ...string) []string {
@@ -311,6 +331,9 @@ func (s *system) close() error {
 				errs = append(errs, road.Close())
 			}
 		}
+	}
+	if s.toRedis != nil {
+		errs = append(errs, s.toRedis.Close())
 	}
 	if s.sentinel != nil {
 		errs = append(errs, s.sentinel.Kill())
