@@ -133,6 +133,17 @@ func (s *system) another(adjust func(*options)) *system {
 	return other
 }
 
+// anotherBackend is one more proxy before a backend of its own.
+func (s *system) anotherBackend(adjust func(*options)) *system {
+	s.t.Helper()
+	other := &system{t: s.t, dsn: s.dsn, db: s.db, client: s.client, logs: s.logs}
+	o := testOptions("", s.dsn)
+	adjust(&o)
+	s.t.Cleanup(other.runBackend(o.redis))
+	other.run(adjust)
+	return other
+}
+
 // sharing gives a proxy the Redis of a cluster.
 func sharing(t *testing.T) func(*options) {
 	url, prefix := sandboxtest.Redis(t)
