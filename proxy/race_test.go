@@ -72,16 +72,15 @@ func broken(t *coherence.Tracker) cache.Truth {
 type withoutBarrier struct{ *coherence.Tracker }
 
 func (b withoutBarrier) Stamp() coherence.Position {
-	p := b.Progress(time.Now())
-	return coherence.Position{Epoch: p.Epoch, LSN: p.Known}
+	return b.Known()
 }
 
 // withoutStamp takes what is known at the end of a fetch for what was read.
 type withoutStamp struct{ *coherence.Tracker }
 
-func (b withoutStamp) AsOf(coherence.Position, string) (coherence.Position, bool) {
-	p := b.Progress(time.Now())
-	return coherence.Position{Epoch: p.Epoch, LSN: p.Known}, false
+func (b withoutStamp) AsOf(stamp coherence.Position, stated string) (coherence.Position, bool) {
+	_, valid := b.Tracker.AsOf(stamp, stated)
+	return b.Known(), valid
 }
 
 // withoutJudge calls everything fresh.
