@@ -316,10 +316,10 @@ func (d *demoRun) writtenEnvWorks() {
 			t.Errorf("%s: %d", name, res.status)
 		}
 	}
-	if len(d.env) != 7 {
+	if len(d.env) != 9 {
 		t.Errorf("--write-env wrote %v", d.env)
 	}
-	for _, name := range []string{"ADMIN_TOKEN", "API_TOKEN"} {
+	for _, name := range []string{"ADMIN_TOKEN", "API_TOKEN", "SUPERUSER_PASSWORD"} {
 		if len(d.env[name]) < 20 {
 			t.Errorf("%s is %q", name, d.env[name])
 		}
@@ -487,7 +487,7 @@ func demoKeepsData(t *testing.T, program string) {
 
 	second := startDemo(t, program, "--data-dir", dir, "--rows=1000")
 	second.warns("--rows is not used")
-	if l, err := decode[listing](ask(t, second.env["PROXY_URL"]+"/properties/?location=Here").body); err != nil || l.Count != 1 {
+	if l, err := decode[listing](ask(t, second.env["PROXY_URL"]+"/properties/?location=Here&format=json").body); err != nil || l.Count != 1 {
 		t.Errorf("kept %d rows, %v", l.Count, err)
 	}
 	if was, is := password(t, first), password(t, second); was != is {

@@ -22,8 +22,8 @@ import (
 )
 
 var (
-	raceCommits = flag.Int("race.commits", 2000, "commits of the race test")
-	raceReads   = flag.Int("race.reads", 40_000, "reads of the race test, at least")
+	raceCommits = flag.Int("race.commits", 1000, "commits of the race test")
+	raceReads   = flag.Int("race.reads", 15_000, "reads of the race test, at least")
 	raceBound   = flag.Duration("race.bound", 2*time.Second, "how long before a request a commit must have returned to have to be in the answer")
 	raceSeed    = flag.Uint64("race.seed", 0, "seed of the race test; 0 picks one")
 	raceBreak   = flag.String("race.break", "", "break one thing, to see the race test fail: barrier, stamp or judge")
