@@ -3,6 +3,8 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -233,4 +235,28 @@ type latestBeat struct {
 func (b *latestBeat) Beat(epoch string, m time.Time) error {
 	b.locked(func() { b.at[epoch] = m })
 	return b.memory.Beat(epoch, m)
+}
+
+// Whoever reads the catalogs waits for a beat before what it has found counts,
+// and beats wait for whoever reads the catalogs where not all is published.
+func TestBeat_AndWatchDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties, "CREATE TABLE other (id int PRIMARY KEY, x int)")
+	sink := remember(coherence.NewTracker(1<<16, 2*time.Second))
+	l, _ := launch(t, Config{DatabaseURL: dsn}, sink)
+	settled(t, l, sink.Tracker, "properties", "other")
+	caughtUp(t, l, sink.Tracker)
+	exec(t, db, "ALTER TABLE other DROP COLUMN id") // its key: it cannot be published any more
+	eventually(t, "the table to be blind, and the rest fresh", func() bool {
+		return slices.Contains(sink.Catalog().Blind, "other") && sink.Vouches(time.Now()) && l.Status().State == stateStreaming
+	})
+	for i := range 20 { // a table that passes, at any moment of its being published
+		exec(t, db, "CREATE TABLE passing (id int PRIMARY KEY)")
+		eventually(t, "the table to be published", func() bool {
+			return query[int](t, db, "SELECT count(*) FROM pg_publication_rel WHERE prrelid = 'passing'::regclass") == 1
+		})
+		exec(t, db, fmt.Sprintf("SELECT pg_sleep(%d * 0.001)", i%10), "DROP TABLE passing")
+		caughtUp(t, l, sink.Tracker)
+	}
 }

@@ -31,6 +31,7 @@ type session struct {
 	barrier      *barrier
 	led          bool          // Lead was called
 	lineage      lineage       // of the server
+	marked       coherence.LSN // where in the WAL it began, while it held the slot
 	xmax         uint64        // no transaction from here on had begun when the session did
 	epoch        string        // that its records are of
 	known        coherence.LSN // up to where others knew everything of the epoch when it took over

@@ -23,16 +23,18 @@ type state struct {
 	Version int
 	Epoch   string
 	Lineage lineage
-	XMax    uint64 // no transaction from here on had begun
+	XMax    uint64        // no transaction from here on had begun
+	Marked  coherence.LSN // where the leader's session began in the WAL
+	Term    coherence.LSN // of its catalogs
 	Tables  []*table
 }
 
-const stateVersion = 1
+const stateVersion = 2
 
 // keepState leaves the session's state to whoever leads next. A leader that dies
 // before the epoch begins which the state is of leaves one that nobody takes.
 func (s *session) keepState() error {
-	left := state{Version: stateVersion, Epoch: s.epoch, Lineage: s.lineage, XMax: s.xmax}
+	left := state{Version: stateVersion, Epoch: s.epoch, Lineage: s.lineage, XMax: s.xmax, Marked: s.marked, Term: s.term}
 	for _, t := range s.settled.tables {
 		left.Tables = append(left.Tables, t)
 	}

@@ -71,19 +71,19 @@ func (s *session) seize(ctx context.Context) (slot *Slot, made bool, err error) 
 		return nil, false, err
 	}
 	s.observer = newObserver(db, s.barrier, s.visible)
-	if s.term, err = markTerm(ctx, db); err != nil {
+	if s.marked, err = markBeginning(ctx, db); err != nil {
 		return nil, false, err
 	}
 	slot, err = s.heldSlot(ctx)
 	return slot, made, err
 }
 
-// markTerm writes to the server's WAL, and returns where. Done while the slot is
+// markBeginning writes to the server's WAL, and returns where. Done while the slot is
 // held, as heldSlot proves afterwards, it tells the order of those who held it:
 // 1. A takes the slot, and stands still. 2. The server ends A's stream; B takes
 // the slot, and announces its catalog. 3. A goes on, and asks where the server
 // is: not before where B asked. Its old catalog would count as the later one.
-func markTerm(ctx context.Context, db *pgx.Conn) (at coherence.LSN, err error) {
+func markBeginning(ctx context.Context, db *pgx.Conn) (at coherence.LSN, err error) {
 	var text string
 	err = db.QueryRow(ctx, "SELECT pg_logical_emit_message(false, $1, '')::text", Prefix+".leads").Scan(&text)
 	if err != nil {
@@ -185,7 +185,7 @@ func (s *session) resume(ctx context.Context, confirmed coherence.LSN, made bool
 	s.xmax = seen.snapshot.xmax
 	visible := coherence.LSN(0)
 	p, why := s.judge(known, seen, c, confirmed, made)
-	if err := s.inherit(why == ""); err != nil {
+	if err := s.inherit(p, why == ""); err != nil {
 		return err
 	}
 	if why != "" {
@@ -208,33 +208,34 @@ func (s *session) resume(ctx context.Context, confirmed coherence.LSN, made bool
 }
 
 // inherit takes over what caches believe. The term of our own catalogs is later
-// than of all that came before: if the server's history goes on, then what is as
-// late was announced by someone who holds the slot now.
-func (s *session) inherit(goesOn bool) error {
+// than of all that came before. Whoever leads leaves its state before it announces
+// anything: if the server's history goes on, then a state of a session that began
+// later than ours, or a catalog that is later than the state, is of someone who
+// holds the slot now.
+func (s *session) inherit(p past, goesOn bool) error {
+	s.term = s.marked
 	before := s.sink.Catalog()
 	if before == nil {
 		return nil
 	}
-	s.off = before.Off
-	if goesOn && before.Term >= s.term {
+	if goesOn && (p.left.Marked > s.marked || before.Term > p.left.Term) {
 		return errDeposed
 	}
-	s.term = max(s.term, before.Term+1)
+	s.off, s.term = before.Off, max(s.marked, before.Term+1)
 	return nil
 }
 
 // judge says why what is known does not hold any more, or "" if it does.
 func (s *session) judge(known coherence.Past, seen observation, c *catalog, confirmed coherence.LSN, made bool) (p past, why string) {
 	p, err := readPast(known)
-	believed := s.sink.Catalog()
 	switch {
 	case known.Epoch == "":
 		return p, "process started"
 	case err != nil:
 		s.config.Log.Warn("what was left by the last leader cannot be read", "error", err)
 		return p, "what was left by the last leader cannot be read"
-	case believed != nil && seen.insert < believed.Term:
-		return p, fmt.Sprintf("the server is at %s, behind %s", seen.insert, believed.Term)
+	case seen.insert < p.left.Marked:
+		return p, fmt.Sprintf("the server is at %s, behind %s", seen.insert, p.left.Marked)
 	}
 	if p.foreign(s.lineage) {
 		s.config.Log.Warn("what was known until now is of another database",

@@ -656,3 +656,24 @@ func TestSession_WhatIsPublishedOnTakingOverIsBlindWhileOlderWritersAreOpen(t *t
 		t.Errorf("%d epochs", n)
 	}
 }
+
+// What was known may be of a server that was further, before a backup was
+// restored: that is reason for one epoch, and not for one with each session.
+func TestSession_ATermFromAServerThatWasFurtherBeginsNoEpochs(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t)
+	db := open(t, dsn, properties)
+	tracker := coherence.NewTracker(1<<16, time.Hour)
+	tracker.SetCatalog(&coherence.Catalog{Term: 0x5A_00000000})
+	l, _ := launch(t, Config{DatabaseURL: dsn}, remember(tracker))
+	settled(t, l, tracker, "properties")
+	for range 3 {
+		caughtUp(t, l, tracker)
+		sessions := l.Status().Sessions
+		exec(t, db, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+l.config.Slot+"'")
+		eventually(t, "the next session", func() bool { s := l.Status(); return s.Sessions > sessions && s.State == stateStreaming })
+	}
+	if s := l.Status(); s.Epochs != 1 {
+		t.Errorf("%d epochs, the last because %s", s.Epochs, s.Began)
+	}
+}

@@ -236,8 +236,18 @@ func (s *session) settle(ctx context.Context, c *catalog) error {
 			return err
 		}
 	}
-	if proven, err := s.beats.next().wait(ctx); err != nil || !proven {
-		return err
+	// Beats wait in turn for this goroutine where not all is published.
+	next := s.beats.next()
+	select {
+	case <-s.doubt:
+		put(s.doubt)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-next.ended:
+	}
+	if !next.proven {
+		return nil
 	}
 	s.sqlMu.Lock()
 	defer s.sqlMu.Unlock()
