@@ -33,7 +33,7 @@ func (c *Cache) prove(key Key, stamp coherence.Position, said contract) (p prove
 	if asOf == (coherence.Position{}) {
 		return p, refusedUnproven // read before the fetch, and nobody knows when
 	}
-	p = provenance{asOf: asOf, tags: parseTags(said.tags), own: asOf.LSN >= stamp.LSN}
+	p = provenance{asOf: asOf, tags: parseTags(said.tags), own: said.asOf == "" || said.asOf == coherence.AsOfRequest}
 	catalog := c.truth.Catalog()
 	if catalog != nil && catalog.Off {
 		return p, refusedOff
