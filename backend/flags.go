@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,11 +22,17 @@ func serveFlags() []cli.Flag {
 			Usage: "Redis `URL` of the proxies, for querysets and sessions: redis://host:6379/0, redis+sentinel://host:26379/NAME or redis+cluster://host:7000; without it nothing is cached, and sessions are this process's own"},
 		&cli.StringFlag{Name: "redis-url-file", EnvVars: []string{"REDIS_URL_FILE"}, Usage: "`FILE` that holds the URL"},
 		&cli.StringFlag{Name: "prefix", Value: "wc:", EnvVars: []string{"PREFIX"}, Usage: "`TEXT` that all keys in Redis begin with, as the proxies have it"},
+		&cli.DurationFlag{Name: "max-staleness", Value: 2 * time.Second, EnvVars: []string{"MAX_STALENESS"}, Usage: "oldest evidence that a queryset is fresh by, as the proxies have it"},
 		&cli.BoolFlag{Name: "no-cache", EnvVars: []string{"NO_CACHE"}, Usage: "read every queryset from the database, to compare"},
 		&cli.StringFlag{Name: "api-token", EnvVars: []string{"API_TOKEN"}, Usage: "`SECRET` with which programs may write; prefer the variable, since ps shows flags"},
 		&cli.StringFlag{Name: "api-token-file", EnvVars: []string{"API_TOKEN_FILE"}, Usage: "`FILE` that holds the token"},
 		&cli.StringFlag{Name: "secret-key", EnvVars: []string{"SECRET_KEY"}, Usage: "`SECRET` that sessions are made safe with, the same on all processes; prefer the variable"},
 		&cli.StringFlag{Name: "secret-key-file", EnvVars: []string{"SECRET_KEY_FILE"}, Usage: "`FILE` that holds the secret"},
+		&cli.StringFlag{Name: "session-redis-url", EnvVars: []string{"SESSION_REDIS_URL"},
+			Usage: "Redis `URL` for sessions alone: one that is full of pages evicts them too, and logs people out; by default --redis-url"},
+		&cli.StringFlag{Name: "session-redis-url-file", EnvVars: []string{"SESSION_REDIS_URL_FILE"}, Usage: "`FILE` that holds that URL"},
+		&cli.StringFlag{Name: "trusted-proxies", EnvVars: []string{"TRUSTED_PROXIES"},
+			Usage: "`NETWORKS`, such as 10.0.0.0/8,192.0.2.7/32, whose X-Forwarded-For and -Proto the panel believes; by default this machine and private networks"},
 		&cli.StringFlag{Name: "release", EnvVars: []string{"RELEASE"}, Usage: "`NAME` of what answers look like: another makes older answers stale; by default the build's"},
 		&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEBUG"}, Usage: "log more, and make do without a SECRET_KEY; never where strangers can reach it"},
 	}
@@ -36,29 +44,51 @@ func serviceConfig(c *cli.Context) (config service.Config, err error) {
 		level = slog.LevelDebug
 	}
 	config = service.Config{
-		Prefix: c.String("prefix"), NoCache: c.Bool("no-cache"), Release: c.String("release"),
+		Prefix: c.String("prefix"), NoCache: c.Bool("no-cache"), Release: c.String("release"), MaxStaleness: c.Duration("max-staleness"),
 		Log: slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})),
+	}
+	if config.MaxStaleness <= 0 {
+		return config, usagef("--max-staleness must be more than 0")
 	}
 	if config.DatabaseURL, err = databaseURL(c); err != nil {
 		return config, err
 	}
-	for name, value := range map[string]*string{"redis-url": &config.RedisURL, "api-token": &config.APIToken, "secret-key": &config.SecretKey} {
+	for name, value := range map[string]*string{"redis-url": &config.RedisURL, "api-token": &config.APIToken, "secret-key": &config.SecretKey, "session-redis-url": &config.SessionRedisURL} {
 		if *value, err = secret(c, name); err != nil {
 			return config, err
 		}
 	}
-	if config.RedisURL != "" {
-		client, err := redisurl.Open(config.RedisURL, nil)
+	for name, url := range map[string]string{"redis-url": config.RedisURL, "session-redis-url": config.SessionRedisURL} {
+		if url == "" {
+			continue
+		}
+		client, err := redisurl.Open(url, nil)
 		if err != nil {
-			return config, usageError{fmt.Errorf("--redis-url: %w", err)}
+			return config, usageError{fmt.Errorf("--%s: %w", name, err)}
 		}
 		_ = client.Close()
+	}
+	if n := len(config.APIToken); n > 0 && n < minToken {
+		return config, usagef("--api-token has %d characters and needs %d, or it can be guessed\n  try: API_TOKEN=$(openssl rand -hex 20)", n, minToken)
+	}
+	for text := range strings.SplitSeq(c.String("trusted-proxies"), ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return config, usagef("--trusted-proxies: %q is no network, such as 10.0.0.0/8", text)
+		}
+		config.TrustedProxies = append(config.TrustedProxies, network)
 	}
 	if err := panel.CheckSecret(config.SecretKey, c.Bool("debug")); err != nil {
 		return config, err
 	}
 	return config, nil
 }
+
+// minToken is the least number of characters of a token that programs write with.
+const minToken = 20
 
 // secret is a flag, or the content of the file that its -file twin names.
 func secret(c *cli.Context, name string) (string, error) {

@@ -34,6 +34,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -81,6 +82,7 @@ type api struct {
 	current       func() bool // nil is true
 	log           *slog.Logger
 	pages         web.Pages
+	unpaged       unpaged
 	outage        outage
 	mux           *http.ServeMux
 }
@@ -100,7 +102,7 @@ func New(c Config) (http.Handler, error) {
 		query: c.Query, direct: c.Direct, edit: c.Edit,
 		token: c.Token, user: c.User, origins: http.NewCrossOriginProtection(),
 		release: c.Release, current: c.Current, log: c.Log, outage: outage{log: c.Log},
-		pages: pages, mux: http.NewServeMux(),
+		pages: pages, unpaged: make(unpaged, mostUnpaged), mux: http.NewServeMux(),
 	}
 	a.route()
 	return a, nil
@@ -202,8 +204,12 @@ func home(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// asset serves a style sheet, which is as old as the release.
+// asset serves a style sheet, which is as old as the release. One that there is
+// none of is perhaps a newer release's, and whoever has that will be asked too.
 func asset(w http.ResponseWriter, r *http.Request) error {
+	if url, err := web.Asset(path.Base(r.URL.Path)); err != nil || url != r.URL.Path {
+		return &problem{status: http.StatusNotFound, reason: "there is nothing at this path"}
+	}
 	if err := dependent(w.Header(), []coherence.Tag{released}, coherence.AsOfRequest); err != nil {
 		return err
 	}

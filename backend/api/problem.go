@@ -149,14 +149,10 @@ func unavailable(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// maybeDone reports whether a change may have been made although it is not known
-// to be: the connection broke, perhaps after COMMIT was sent. Where the database
-// has answered, or was never asked, nothing was done.
+// maybeDone reports whether a request may have changed something although that is
+// not known.
 func maybeDone(method string, err error) bool {
-	var connect *pgconn.ConnectError
-	var answer *pgconn.PgError
-	return method != http.MethodGet && method != http.MethodHead &&
-		!errors.As(err, &connect) && !errors.As(err, &answer) && !pgconn.SafeToRetry(err)
+	return method != http.MethodGet && method != http.MethodHead && edit.MaybeDone(err)
 }
 
 // passing are the classes, and a few codes, of the errors of PostgreSQL that

@@ -92,6 +92,13 @@ func (a *api) listProperties(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if s.size == 0 {
+		end, err := a.unpaged.begin(r.Context())
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	ctx, reads := collect(r)
 	page, err := a.readList(ctx, s, f)
 	if err != nil {
@@ -163,6 +170,11 @@ func (a *api) listPropertiesUncached(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
+	end, err := a.unpaged.begin(r.Context())
+	if err != nil {
+		return err
+	}
+	defer end()
 	l, err := listed(a.direct.ListProperties(r.Context()))
 	if err != nil {
 		return err

@@ -25,6 +25,17 @@ func (q *Queries) AnnounceRelease(ctx context.Context, name string) (int64, erro
 	return result.RowsAffected(), nil
 }
 
+const announceReleaseAgain = `-- name: AnnounceReleaseAgain :exec
+UPDATE releases AS r
+SET started_at = clock_timestamp()
+WHERE r.name = $1 AND r.name = (SELECT n.name FROM releases n ORDER BY n.started_at DESC, n.name LIMIT 1)
+`
+
+func (q *Queries) AnnounceReleaseAgain(ctx context.Context, name string) error {
+	_, err := q.db.Exec(ctx, announceReleaseAgain, name)
+	return err
+}
+
 const newestRelease = `-- name: NewestRelease :one
 SELECT name
 FROM releases

@@ -3,10 +3,13 @@ package panel
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"walcache/backend/panel/users"
@@ -64,7 +67,7 @@ func (p *Panel) logIn(w http.ResponseWriter, r *http.Request, v *visit) error {
 		return err
 	}
 	if wait > 0 {
-		p.log.Warn("login put off: too many tries", "client", client, "wait", wait)
+		p.tooMany.add(p.log, client, wait)
 		return p.putOff(w, r, l, wait)
 	}
 	user, err := users.LogIn(ctx, p.pool, l.Name, r.PostForm.Get("password"))
@@ -95,6 +98,24 @@ func (p *Panel) logIn(w http.ResponseWriter, r *http.Request, v *visit) error {
 	p.setCookie(w, r, s.ID)
 	seeOther(w, r, l.Next)
 	return nil
+}
+
+// tooMany logs tries that are put off, at a fixed rate with their number: whoever
+// floods the login is not to fill the disk as well.
+type tooMany struct {
+	mu     sync.Mutex // guards the following
+	logged time.Time
+	n      int
+}
+
+func (m *tooMany) add(log *slog.Logger, client netip.Addr, wait time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.n++
+	if now := time.Now(); now.Sub(m.logged) >= outageEvery {
+		log.Warn("login put off: too many tries", "tries", m.n, "client", client, "wait", wait)
+		m.logged, m.n = now, 0
+	}
 }
 
 // putOff tells a client to wait, in whole seconds (RFC 9110 section 10.2.3).

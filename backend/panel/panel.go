@@ -90,12 +90,7 @@ type Panel struct {
 	pages    web.Pages
 	mux      *http.ServeMux
 	outage   outage
-}
-
-// keeper is what package keep offers, in Redis or in memory.
-type keeper interface {
-	session.Keeper
-	throttle.Counter
+	tooMany  tooMany
 }
 
 // New returns a panel, and connects to nothing yet. The error is one of the
@@ -105,9 +100,12 @@ func New(c Config) (*Panel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the panel's pages: %w", err)
 	}
-	var keeper keeper = &keep.Memory{}
+	memory := &keep.Memory{}
+	var keeper session.Keeper = memory
+	var counter throttle.Counter = memory
 	if c.Redis != nil {
-		keeper = keep.NewRedis(c.Redis, c.Prefix)
+		shared := keep.NewRedis(c.Redis, c.Prefix)
+		keeper, counter = shared, &keep.Counts{Shared: shared}
 	} else {
 		c.Log.Warn("sessions of the panel are in this process's memory, since there is no Redis: they end with it")
 	}
@@ -124,7 +122,7 @@ func New(c Config) (*Panel, error) {
 		query:    db.New(c.Pool),
 		editor:   edit.New(c.Pool),
 		sessions: session.New(keeper, c.SecretKey),
-		tries:    throttle.New(keeper),
+		tries:    throttle.New(counter),
 		trusted:  c.TrustedProxies,
 		origins:  http.NewCrossOriginProtection(),
 		pages:    pages,

@@ -71,6 +71,9 @@ func (p *Panel) explain(r *http.Request, err error) *problem {
 			reason: "Redis, which keeps the sessions, is away. Nobody can log in or edit until it is back. Try again in a moment."}
 	case unavailable(err):
 		p.away(r, err)
+		if r.Method == http.MethodPost && edit.MaybeDone(err) {
+			return &problem{status: http.StatusServiceUnavailable, reason: "The connection to the database broke. Look whether the change was made before you try again."}
+		}
 		return &problem{status: http.StatusServiceUnavailable, reason: "The database is away. Try again in a moment."}
 	}
 	p.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
 	"errors"
@@ -11,8 +12,6 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
-
-	"crypto/sha256"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -31,29 +30,51 @@ import (
 //  3. The answer is stored, and stays when the old one is gone.
 //
 // So an answer may be stored only while the newest release is the one that made
-// it, as far as is known; see TestRelease_AnOlderOneIsNotStored.
+// it, as far as is known; see TestRelease_AnOlderOneIsNotStored. Who follows the
+// change log knows at once; who follows nothing, or has lost it, looks ten times a
+// second, and what it stores between 1 and its look is ended by a second
+// announcement, which comes once everybody has looked.
+//
+// A release that was announced and runs no more, because it was tried and taken
+// back, or came back for a moment during a roll-out, gives way to one that runs;
+// see TestRelease_OneThatRunsNoMoreGivesWay.
 type release struct {
 	name  string
 	pool  *pgxpool.Pool
 	truth *coherence.Tracker // nil where nothing is followed
 	seen  atomic.Pointer[newest]
+
+	// The rest is run's.
+	announced time.Time // zero until then
+	repeat    bool      // it is to be announced a second time
+	idle      int       // looks in a row at which nobody of the newest release was there
 }
 
-// newest is what the table said, as of a position.
+// newest is what the table said, as of a position and a time.
 type newest struct {
 	name string
 	asOf coherence.Position
+	at   time.Time
 }
 
-const releaseEvery = 50 * time.Millisecond
+const (
+	releaseEvery = 100 * time.Millisecond
+	// lookHolds is how long a look counts where no change would be heard of.
+	lookHolds = time.Second
+	// repeatAfter is when everybody has looked, or counts on its look no more.
+	repeatAfter = 3 * time.Second
+	// idleLooks is how often nobody of the newest release is there before it gives
+	// way.
+	idleLooks = 20
+)
 
 // run announces the release, and looks again whenever another was.
 func (r *release) run(ctx context.Context, log *slog.Logger) error {
 	every := time.NewTicker(releaseEvery)
 	defer every.Stop()
-	announced, troubled := false, false
+	troubled := false
 	for {
-		err := r.step(ctx, &announced)
+		err := r.step(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -71,55 +92,108 @@ func (r *release) run(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-func (r *release) step(ctx context.Context, announced *bool) error {
+func (r *release) step(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	q := db.New(r.pool)
-	if !*announced {
-		if _, err := q.AnnounceRelease(ctx, r.name); err != nil {
+	if r.announced.IsZero() {
+		if err := r.announce(ctx, q); err != nil {
 			return err
 		}
-		*announced = true
 	}
-	if r.holds() {
-		return nil
+	if r.repeat && time.Since(r.announced) > repeatAfter {
+		if err := q.AnnounceReleaseAgain(ctx, r.name); err != nil {
+			return err
+		}
+		r.repeat = false
 	}
-	asOf := r.stamp() // before it is read
-	name, err := q.NewestRelease(ctx)
+	if !r.holds() {
+		if err := r.look(ctx, q); err != nil {
+			return err
+		}
+	}
+	return r.giveWay(ctx, q)
+}
+
+func (r *release) announce(ctx context.Context, q *db.Queries) error {
+	changed, err := q.AnnounceRelease(ctx, r.name)
 	if err == nil {
-		r.seen.Store(&newest{name, asOf})
+		r.announced, r.repeat, r.idle = time.Now(), changed > 0, 0
 	}
 	return err
 }
 
-func (r *release) stamp() coherence.Position {
-	if r.truth == nil {
-		return coherence.Position{}
+func (r *release) look(ctx context.Context, q *db.Queries) error {
+	asOf, at := coherence.Position{}, time.Now() // before it is read
+	if r.truth != nil {
+		asOf = r.truth.Stamp()
 	}
-	return r.truth.Stamp()
+	name, err := q.NewestRelease(ctx)
+	if err == nil {
+		r.seen.Store(&newest{name, asOf, at})
+	}
+	return err
+}
+
+// giveWay has this release announced again where the newest runs no more.
+func (r *release) giveWay(ctx context.Context, q *db.Queries) error {
+	s := r.seen.Load()
+	if s.name == r.name {
+		r.idle = 0
+		return nil
+	}
+	var runs bool // or may: what this role may not see is NULL
+	err := r.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND (application_name = $1 OR application_name IS NULL))",
+		connectionName(s.name)).Scan(&runs)
+	if err != nil {
+		return err
+	}
+	if r.idle++; runs {
+		r.idle = 0
+	}
+	if r.idle < idleLooks {
+		return nil
+	}
+	return r.announce(ctx, q)
 }
 
 // releases is what knowing the newest depends on.
 var releases = coherence.Dependencies{coherence.TableFloor("releases"), coherence.Tag("releases").Hash(), coherence.TableFloor(coherence.Everything)}
 
-// holds reports whether nothing is known to have changed since the table was
-// read.
+func (r *release) judge(s *newest) coherence.Verdict {
+	if r.truth == nil {
+		return coherence.Unproven
+	}
+	return r.truth.Judge(s.asOf, releases, time.Now())
+}
+
+// holds reports whether nothing has changed since the last look, by what the
+// change log says.
 func (r *release) holds() bool {
 	s := r.seen.Load()
-	if s == nil {
-		return false
-	}
-	if r.truth == nil {
-		return true
-	}
-	verdict := r.truth.Judge(s.asOf, releases, time.Now())
-	return verdict == coherence.Fresh || verdict == coherence.Unproven
+	return s != nil && r.judge(s) == coherence.Fresh
 }
 
 // isNewest reports whether an answer made now may be stored.
 func (r *release) isNewest() bool {
 	s := r.seen.Load()
-	return s != nil && s.name == r.name && r.holds()
+	if s == nil || s.name != r.name {
+		return false
+	}
+	switch r.judge(s) {
+	case coherence.Fresh:
+		return true
+	case coherence.Unproven:
+		return time.Since(s.at) < lookHolds
+	}
+	return false
+}
+
+// connectionName is the application_name of a release's connections.
+func connectionName(release string) string {
+	const longest = 63 // PostgreSQL documentation, "application_name"
+	name := "backend " + release
+	return name[:min(len(name), longest)]
 }
 
 // buildID tells builds apart where nobody has named them: by the revision, or

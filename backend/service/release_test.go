@@ -1,12 +1,12 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/sandbox/sandboxtest"
@@ -17,17 +17,30 @@ import (
 // moves on.
 func startRelease(t *testing.T, dsn, name string) *release {
 	t.Helper()
-	pool, err := pgxpool.New(t.Context(), dsn)
-	if err != nil {
+	r := &release{name: name, truth: coherence.NewTracker(1<<10, time.Hour)}
+	r.truth.Begin("e", 100)
+	r.hears(t, 100)
+	r.start(t, dsn)
+	return r
+}
+
+// start has the release announced, until the test ends or stop is called.
+func (r *release) start(t *testing.T, dsn string) (stop func()) {
+	t.Helper()
+	var err error
+	if r.pool, err = open(dsn, connectionName(r.name)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(pool.Close)
-	tracker := coherence.NewTracker(1<<10, time.Hour)
-	tracker.Begin("e", 100)
-	r := &release{name: name, pool: pool, truth: tracker}
-	r.hears(t, 100)
-	go func() { _ = r.run(t.Context(), slog.New(slog.NewTextHandler(t.Output(), nil))) }()
-	return r
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- r.run(ctx, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		<-ended
+		r.pool.Close()
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // hears has the process know of a change up to a position.
@@ -74,22 +87,49 @@ func TestRelease_AnOlderOneIsNotStored(t *testing.T) {
 	is(t, "the second goes on as the newest", func() bool { return two.holds() && !two.isNewest() })
 }
 
-// A process that is started again makes nothing stale.
-func TestRelease_ARestartWritesNothing(t *testing.T) {
-	dsn := sandboxtest.Postgres(t)
-	if err := schema.Up(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
-	var before, after string
-	for _, text := range []*string{&before, &after} {
-		r := startRelease(t, dsn, "one")
-		is(t, "it is not the newest", r.isNewest)
-		if err := r.pool.QueryRow(t.Context(), "SELECT xmin::text || started_at FROM releases").Scan(text); err != nil {
+// Nor is one that hears of no change, and only looks.
+func TestRelease_AnOlderOneThatFollowsNothingIsNotStored(t *testing.T) {
+	dsn := migrated(t)
+	one := &release{name: "one"}
+	one.start(t, dsn)
+	is(t, "the only release is not the newest", one.isNewest)
+	startRelease(t, dsn, "two")
+	is(t, "the first release has not seen the second", func() bool { return !one.isNewest() })
+}
+
+// 1. A release is announced while another still runs. 2. A process of the older
+// comes back for a moment, which announces that. 3. It is stopped for good.
+func TestRelease_OneThatRunsNoMoreGivesWay(t *testing.T) {
+	dsn := migrated(t)
+	two := &release{name: "two"}
+	two.start(t, dsn)
+	is(t, "the only release is not the newest", two.isNewest)
+	one := &release{name: "one"}
+	stop := one.start(t, dsn)
+	is(t, "the release that came back is not the newest", func() bool { return one.isNewest() && !two.isNewest() })
+	stop()
+	is(t, "the release that runs is not the newest", two.isNewest)
+}
+
+// What was stored between the announcement and everybody's look is ended by a
+// second announcement; and a process that is started again makes nothing stale.
+func TestRelease_IsAnnouncedTwiceAndNeverAgain(t *testing.T) {
+	dsn := migrated(t)
+	r := startRelease(t, dsn, "one")
+	started := func() (at time.Time) {
+		if err := r.pool.QueryRow(t.Context(), "SELECT max(started_at) FROM releases").Scan(&at); err != nil {
 			t.Fatal(err)
 		}
+		return at
 	}
-	if before != after {
-		t.Errorf("%s became %s", before, after)
+	is(t, "it is not the newest", r.isNewest)
+	first := started()
+	is(t, "it has not been announced again", func() bool { return started().After(first) })
+	second := started()
+	again := startRelease(t, dsn, "one")
+	is(t, "it is not the newest when it is started again", again.isNewest)
+	if third := started(); third != second {
+		t.Errorf("announced at %s, again at %s, and by a restart at %s", first, second, third)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type Config struct {
 	// querysets and sessions. Without it nothing is cached, and who is logged in
 	// is known to this process alone.
 	RedisURL string
+	// SessionRedisURL is where sessions are instead; "" is RedisURL.
+	SessionRedisURL string
 	// Prefix is what all keys in Redis begin with, as the proxies have it.
 	Prefix string
 	// NoCache reads every queryset from the database.
@@ -53,6 +56,12 @@ type Config struct {
 	// SecretKey is what sessions are made safe with: at least 32 characters that
 	// nobody else knows, the same on all processes.
 	SecretKey string
+	// TrustedProxies are the peers that the panel believes about clients; nil is
+	// this machine and private networks.
+	TrustedProxies []netip.Prefix
+	// MaxStaleness is how old the evidence may be by which a queryset is called
+	// fresh, as the proxies have it; 0 is theirs by default, 2 s.
+	MaxStaleness time.Duration
 	// Release names what answers look like; another makes older ones stale. ""
 	// is the build's.
 	Release string
@@ -63,6 +72,7 @@ type Config struct {
 type parts struct {
 	pool     *pgxpool.Pool
 	redis    redis.UniversalClient // nil without Redis
+	sessions redis.UniversalClient // likewise; may be the same
 	query    *queryset.Querier
 	follower *follower // nil where no queryset is cached
 	release  *release
@@ -76,16 +86,16 @@ func build(c Config) (p *parts, err error) {
 			p.close()
 		}
 	}()
-	if p.pool, err = open(c.DatabaseURL); err != nil {
+	if c.Release == "" {
+		if c.Release, err = buildID(); err != nil {
+			return p, fmt.Errorf("name this build: %w", err)
+		}
+	}
+	if p.pool, err = open(c.DatabaseURL, connectionName(c.Release)); err != nil {
 		return p, err
 	}
 	direct := queryset.New(p.pool)
 	p.query, p.release = direct, &release{name: c.Release, pool: p.pool}
-	if c.Release == "" {
-		if p.release.name, err = buildID(); err != nil {
-			return p, fmt.Errorf("name this build: %w", err)
-		}
-	}
 	if c.RedisURL != "" {
 		if p.redis, err = redisurl.Open(c.RedisURL, nil); err != nil {
 			return p, err
@@ -94,7 +104,14 @@ func build(c Config) (p *parts, err error) {
 			return p, err
 		}
 	}
-	people, err := panel.New(panel.Config{Pool: p.pool, Redis: p.redis, Prefix: c.Prefix, SecretKey: c.SecretKey, Log: c.Log})
+	if p.sessions = p.redis; c.SessionRedisURL != "" {
+		if p.sessions, err = redisurl.Open(c.SessionRedisURL, nil); err != nil {
+			return p, err
+		}
+	}
+	people, err := panel.New(panel.Config{
+		Pool: p.pool, Redis: p.sessions, Prefix: c.Prefix, SecretKey: c.SecretKey, TrustedProxies: c.TrustedProxies, Log: c.Log,
+	})
 	if err != nil {
 		return p, err
 	}
@@ -114,7 +131,7 @@ func (p *parts) follow(c Config) (err error) {
 	if c.NoCache {
 		return nil
 	}
-	if p.follower, err = newFollower(c.RedisURL, c.Prefix, c.Log); err != nil {
+	if p.follower, err = newFollower(c); err != nil {
 		return err
 	}
 	p.release.truth = p.follower.Tracker
@@ -135,8 +152,10 @@ func route(programs, people http.Handler) http.Handler {
 }
 
 func (p *parts) close() {
-	if p.redis != nil {
-		_ = p.redis.Close()
+	for _, client := range []redis.UniversalClient{p.redis, p.sessions} {
+		if client != nil {
+			_ = client.Close() // the second time it is closed already
+		}
 	}
 	if p.pool != nil {
 		p.pool.Close()
@@ -214,12 +233,14 @@ func stop(server *http.Server, limit time.Duration, abandon func(), log *slog.Lo
 	return nil
 }
 
-// open makes the pool, and connects to nothing yet.
-func open(url string) (*pgxpool.Pool, error) {
+// open makes the pool, and connects to nothing yet. name is what its connections
+// are called.
+func open(url, name string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}
+	config.ConnConfig.RuntimeParams["application_name"] = name
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 5 * time.Second
 	}

@@ -81,11 +81,12 @@ func counts(client netip.Addr, account string) []counted {
 	}
 }
 
-// network is what one client can choose its addresses from: under IPv6 a /64.
+// network is what one client can choose its addresses from: under IPv6 a /56, as
+// homes get.
 func network(client netip.Addr) string {
 	client = client.Unmap().WithZone("")
 	if client.Is6() {
-		p, _ := client.Prefix(64) // no address has fewer bits
+		p, _ := client.Prefix(56) // no address has fewer bits
 		return p.Addr().String()
 	}
 	return client.String()

@@ -57,14 +57,15 @@ func TestTry_TwentyAMinuteFromAnAddress(t *testing.T) {
 		{"one IPv4 address", "192.0.2.1", 20},
 		{"the same in IPv6", "::ffff:192.0.2.1", 20},
 		{"one IPv6 network", "2001:db8::%d", 20},
+		{"one home's IPv6 networks", "2001:db8:0:%x::1", 20},
 		{"many IPv4 addresses", "192.0.2.%d", 30},
-		{"many IPv6 networks", "2001:db8:0:%d::1", 30},
+		{"many IPv6 networks", "2001:db8:0:%d00::1", 30},
 	} {
 		th := New(&keep.Memory{})
 		let := 0
 		for i := range 30 {
 			client := c.spread
-			if c.let == 30 || i > 0 && c.name == "one IPv6 network" {
+			if c.let == 30 || c.name == "one home's IPv6 networks" || i > 0 && c.name == "one IPv6 network" {
 				client = fmt.Sprintf(c.spread, i)
 			} else if c.name == "one IPv6 network" {
 				client = "2001:db8::"
