@@ -33,7 +33,7 @@ import (
 // it, as far as is known; see TestRelease_AnOlderOneIsNotStored. Who follows the
 // change log knows at once; who follows nothing, or has lost it, looks ten times a
 // second, and what it stores between 1 and its look is ended by a second
-// announcement, which comes once everybody has looked.
+// announcement, which comes once everybody has looked, if there is anybody.
 //
 // A release that was announced and runs no more, because it was tried and taken
 // back, or came back for a moment during a roll-out, gives way to one that runs;
@@ -116,11 +116,23 @@ func (r *release) step(ctx context.Context) error {
 }
 
 func (r *release) announce(ctx context.Context, q *db.Queries) error {
+	others, err := r.connected(ctx, "<> $1 AND application_name LIKE 'backend %'", r.name)
+	if err != nil {
+		return err
+	}
 	changed, err := q.AnnounceRelease(ctx, r.name)
 	if err == nil {
-		r.announced, r.repeat, r.idle = time.Now(), changed > 0, 0
+		r.announced, r.repeat, r.idle = time.Now(), changed > 0 && others, 0
 	}
 	return err
+}
+
+// connected reports whether a release, or any other than that, has a connection.
+// What this role may not see is NULL, and may be one.
+func (r *release) connected(ctx context.Context, which, name string) (found bool, err error) {
+	err = r.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND (application_name "+which+" OR application_name IS NULL))",
+		connectionName(name)).Scan(&found)
+	return found, err
 }
 
 func (r *release) look(ctx context.Context, q *db.Queries) error {
@@ -142,9 +154,7 @@ func (r *release) giveWay(ctx context.Context, q *db.Queries) error {
 		r.idle = 0
 		return nil
 	}
-	var runs bool // or may: what this role may not see is NULL
-	err := r.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND (application_name = $1 OR application_name IS NULL))",
-		connectionName(s.name)).Scan(&runs)
+	runs, err := r.connected(ctx, "= $1", s.name)
 	if err != nil {
 		return err
 	}

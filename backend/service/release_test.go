@@ -115,6 +115,8 @@ func TestRelease_OneThatRunsNoMoreGivesWay(t *testing.T) {
 // second announcement; and a process that is started again makes nothing stale.
 func TestRelease_IsAnnouncedTwiceAndNeverAgain(t *testing.T) {
 	dsn := migrated(t)
+	old := startRelease(t, dsn, "old") // without it there would be nobody to wait for
+	is(t, "the old release is not the newest", old.isNewest)
 	r := startRelease(t, dsn, "one")
 	started := func() (at time.Time) {
 		if err := r.pool.QueryRow(t.Context(), "SELECT max(started_at) FROM releases").Scan(&at); err != nil {
