@@ -302,9 +302,9 @@ func TestReader_WhatWasReadOverOneConnectionSaysNothingOfAnother(t *testing.T) {
 func TestReader_NumbersItsConnections(t *testing.T) {
 	t.Parallel()
 
-	url, prefix := sandboxtest.Redis(t)
+	url := sandboxtest.OwnRedis(t).URL() // the connections of others are cut off too
 	client, ctx := connect(t, url), t.Context()
-	l := open(t, url, prefix)
+	l := open(t, url, "wc:")
 	number := func() (n uint64) {
 		t.Helper()
 		eventually(t, "an answer", func() bool {
