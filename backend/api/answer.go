@@ -12,8 +12,8 @@ import (
 	"github.com/dunglas/httpsfv"
 
 	"walcache/backend/queryset"
-	"walcache/backend/web"
 	"walcache/proxy/coherence"
+	"walcache/proxy/web"
 )
 
 // released is the tag under which every answer stands: what it looks like

@@ -42,8 +42,8 @@ import (
 
 	"walcache/backend/edit"
 	"walcache/backend/queryset"
-	"walcache/backend/web"
 	"walcache/proxy/coherence"
+	"walcache/proxy/web"
 )
 
 // queryTimeout bounds what one request may ask of the database, the wait for

@@ -12,7 +12,7 @@ import (
 
 	"walcache/backend/db"
 	"walcache/backend/edit"
-	"walcache/backend/web"
+	"walcache/proxy/web"
 )
 
 // helpers are what the templates in this package can call.

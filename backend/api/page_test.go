@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/net/html"
 
-	"walcache/backend/web"
+	"walcache/proxy/web"
 )
 
 // page gets a page as a browser does.

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"walcache/backend/web"
+	"walcache/proxy/web"
 )
 
 //go:embed all:pages

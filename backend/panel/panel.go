@@ -47,7 +47,7 @@ import (
 	"walcache/backend/panel/keep"
 	"walcache/backend/panel/session"
 	"walcache/backend/panel/throttle"
-	"walcache/backend/web"
+	"walcache/proxy/web"
 )
 
 const (
