@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
+	"walcache/proxy/cache"
 	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
+	"walcache/proxy/guard"
 )
 
 // Announcer puts lines into the change stream, and returns a position after
@@ -36,11 +36,11 @@ type Done struct {
 // controlWait bounds how long an operator waits until it is done everywhere.
 const controlWait = 10 * time.Second
 
-func (s *Server) controls(mux *http.ServeMux, g guard) {
+func (s *Server) controls(mux *http.ServeMux, g guard.Guard) {
 	for path, line := range map[string]string{"POST /cache/off": "cache off", "POST /cache/on": "cache on"} {
-		mux.Handle(path, g.changes(s.announce(func(*http.Request) (string, error) { return line, nil })))
+		mux.Handle(path, g.Changes(s.announce(func(*http.Request) (string, error) { return line, nil })))
 	}
-	mux.Handle("POST /cache/purge", g.changes(s.announce(purgeLine)))
+	mux.Handle("POST /cache/purge", g.Changes(s.announce(purgeLine)))
 }
 
 // announce answers once what a request asks for has been done here, or with
@@ -49,11 +49,11 @@ func (s *Server) announce(line func(*http.Request) (string, error)) http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := line(r)
 		if err != nil {
-			writeJSON(w, http.StatusBadRequest, problem(err.Error(), `send JSON: {"url": "https://host/path"}, {"tag": "books/id=42"} or {"all": true}`))
+			guard.WriteJSON(w, http.StatusBadRequest, guard.Problem(err.Error(), `send JSON: {"url": "https://host/path"}, {"tag": "books/id=42"} or {"all": true}`))
 			return
 		}
 		if s.sources.Announcer == nil || s.sources.Log == nil {
-			writeJSON(w, http.StatusServiceUnavailable, problem("this process has no database to tell the others through",
+			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem("this process has no database to tell the others through",
 				"ask a process that was given --database-url (DATABASE_URL)"))
 			return
 		}
@@ -61,10 +61,10 @@ func (s *Server) announce(line func(*http.Request) (string, error)) http.Handler
 		defer cancel()
 		done, err := s.do(ctx, text, r.URL.Query().Get("wait") == "all")
 		if err != nil {
-			writeJSON(w, http.StatusServiceUnavailable, problem(err.Error(), "see /status for what the listener says, and ask again"))
+			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem(err.Error(), "see /status for what the listener says, and ask again"))
 			return
 		}
-		writeJSON(w, http.StatusOK, done)
+		guard.WriteJSON(w, http.StatusOK, done)
 	})
 }
 
@@ -124,24 +124,16 @@ func purgeLine(r *http.Request) (string, error) {
 	return "", errors.New("exactly one of url, tag and all has to be given")
 }
 
-// pageURL writes a URL as the cache keys its pages: the host in lower case and
-// without the scheme's own port, path and query byte for byte.
+// pageURL writes a URL as pages are purged by.
 func pageURL(text string) (string, error) {
 	if err := plain("url", text); err != nil {
 		return "", err
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || u.User != nil {
-		return "", fmt.Errorf("url: %q is not what a client asks for, such as https://host/path?query", text)
+	key, err := cache.ParseKey(text)
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", text, err)
 	}
-	_, rest, _ := strings.Cut(text, "://")
-	target := rest[len(u.Host):]
-	if target == "" || target[0] == '?' {
-		target = "/" + target
-	}
-	host := strings.ToLower(u.Host)
-	host = strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
-	return u.Scheme + "://" + host + target, nil
+	return key.URL(), nil
 }
 
 // plain refuses what would be another line of the message, or is no text that a

@@ -9,11 +9,10 @@
 //	/metrics   the same as counters and gauges, for Prometheus
 //	/cache/…   off, on and purge, on every process; these need the token
 //
-// The port is on loopback unless told otherwise; guard.go decides who gets in.
+// The port is on loopback unless told otherwise; package guard decides who gets in.
 package admin
 
 import (
-	"encoding/json"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"walcache/proxy/cache"
 	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
+	"walcache/proxy/guard"
 	"walcache/proxy/replication"
 	"walcache/proxy/store"
 )
@@ -61,14 +61,14 @@ type Server struct {
 // New makes a server.
 func New(config Config, sources Sources) *Server {
 	s := &Server{sources: sources, began: time.Now()}
-	g := guard{config}
+	g := guard.Guard{Token: config.Token, Hosts: config.Hosts, Open: guard.Loopback(config.Addr), Trusting: config.Trusting}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics())
-	mux.Handle("GET /status", g.operators(http.HandlerFunc(s.status)))
+	mux.Handle("GET /status", g.Reads(http.HandlerFunc(s.status)))
 	s.controls(mux, g)
-	s.Handler = g.knownHosts(http.NewCrossOriginProtection().Handler(mux))
+	s.Handler = g.Protect(mux)
 	return s
 }
 
@@ -76,7 +76,7 @@ func New(config Config, sources Sources) *Server {
 func (s *Server) Drain() { s.draining.Store(true) }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]string{"status": "alive"})
+	guard.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
 }
 
 // readyAnyway is how long after its start a proxy that cannot vouch for
@@ -97,7 +97,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	case s.starting():
 		answer["status"], code = "starting", http.StatusServiceUnavailable
 	}
-	writeJSON(w, code, answer)
+	guard.WriteJSON(w, code, answer)
 }
 
 func (s *Server) starting() bool {
@@ -110,13 +110,4 @@ func (s *Server) starting() bool {
 // vouches reports whether a hit now would be proven fresh.
 func (s *Server) vouches() bool {
 	return s.sources.Tracker != nil && s.sources.Tracker.Vouches(time.Now())
-}
-
-func writeJSON(w http.ResponseWriter, code int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	_ = e.Encode(v) // the client is gone
 }

@@ -9,6 +9,7 @@ import (
 
 	"walcache/proxy/cache"
 	"walcache/proxy/changelog"
+	"walcache/proxy/guard"
 	"walcache/proxy/replication"
 	"walcache/proxy/store"
 )
@@ -69,7 +70,7 @@ type Table struct {
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, s.read())
+	guard.WriteJSON(w, http.StatusOK, s.read())
 }
 
 func (s *Server) read() Status {

@@ -59,6 +59,11 @@ func (c *Cache) load(client context.Context, key Key) *Page {
 // returns nil if that is no less already.
 func (c *Cache) promote(key Key, loaded *Page) *Page {
 	loaded.part()
+	u := c.uses.of(key)
+	for _, e := range loaded.entries {
+		e.use = u
+		c.names.Remember(e.tags)
+	}
 	mu := c.lock(key)
 	mu.Lock()
 	defer mu.Unlock()

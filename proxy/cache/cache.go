@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
 )
 
@@ -93,6 +94,8 @@ type Cache struct {
 	flights         *flights
 	loads           singleflight.Group // from below, by key
 	marks           *marks
+	uses            *uses
+	names           coherence.Names // of tags that something here depends on
 	count           counters
 
 	seed  maphash.Seed
@@ -115,7 +118,12 @@ func New(c Config) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: paths to bypass: %w", err)
 	}
+	uses, err := newUses()
+	if err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
 	return &Cache{
+		uses:           uses,
 		origin:         c.Origin,
 		store:          c.Store,
 		below:          c.Below,
@@ -138,7 +146,8 @@ func New(c Config) (*Cache, error) {
 
 // ServeHTTP answers from what is stored, or from the origin.
 func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := time.Now()
+	began := time.Now()
+	now := began
 	view, err := c.origin.View(r)
 	if err != nil {
 		sendFailure(w, &origin.Failure{Status: http.StatusBadRequest, Err: err}, forwarded{detail: "target"})
@@ -169,7 +178,9 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case f.fresh && !q.asks.noStore:
-		c.hit(w, &q, f, now)
+		if sampled := c.hit(w, &q, f, now); sampled {
+			c.count.hitTimes.add(time.Since(began))
+		}
 	case r.Context().Err() != nil: // while the layer below was asked
 		sendFailure(w, nobody, missed(f.reason, ""))
 	case q.asks.onlyIfCached:
@@ -179,14 +190,15 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(r.Header["Range"]) > 0:
 		c.bypassed(w, r, view, c.fetches, forwarded{why: "bypass", detail: "range"})
 	case f.whileRefreshing:
-		c.countMiss(f)
+		c.countMiss(&q, f)
 		c.refresh(r, q, page, f)
 		c.sendStale(w, &q, f.entry, f.reason, 0)
 	case q.head:
-		c.countMiss(f)
+		c.countMiss(&q, f)
 		c.pass(w, r, view, c.fetches, missed(f.reason, "head"))
 	default:
 		c.miss(w, r, q, page, f)
+		c.count.missTimes.add(time.Since(began))
 	}
 }
 
@@ -216,6 +228,8 @@ func (c *Cache) put(key Key, e *Entry) {
 	if !now.Before(e.useless(keep)) {
 		return
 	}
+	e.use = c.uses.of(key)
+	c.names.Remember(e.tags)
 	page := c.store.Get(key).with(e, keep, now)
 	c.store.Set(key, page)
 	if c.below != nil {
@@ -230,7 +244,11 @@ func (c *Cache) lock(key Key) *sync.Mutex {
 }
 
 // countMiss counts a request that the store could not answer.
-func (c *Cache) countMiss(f found) {
+func (c *Cache) countMiss(q *request, f found) {
+	u := c.uses.of(q.key)
+	u.misses.Add(1)
+	u.route.misses.Add(1)
+	u.route.reasons.add(f.reason)
 	c.count.misses.add(f.reason)
 	if f.reason != missChanged {
 		return

@@ -37,6 +37,7 @@ type Entry struct {
 	lastModified time.Time
 	said         []string // the Cache-Status lines of caches behind this one
 	used         atomic.Int64
+	use          *use // set before it is stored
 	moment       atomic.Pointer[moment]
 }
 

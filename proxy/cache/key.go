@@ -23,9 +23,12 @@ func (k Key) Size() int { return len(k.Scheme) + len(k.Host) + len(k.Target) }
 // host may stand what a trusted proxy said of it.
 func (k Key) String() string { return k.Scheme + "://" + k.Host + k.Target }
 
-// hash is that of the URL as a client would write it, by which the page can be
-// purged: the host in lower case, the scheme's own port left out.
-func (k Key) hash() coherence.Hash {
+// hash is what the page can be purged by.
+func (k Key) hash() coherence.Hash { return coherence.PageHash(k.URL()) }
+
+// URL is the page's URL as a client would write it: the host in lower case, the
+// scheme's own port left out.
+func (k Key) URL() string {
 	scheme := strings.ToLower(k.Scheme)
 	host, _, _ := strings.Cut(k.Host, "\n")
 	host = strings.ToLower(host)
@@ -35,7 +38,7 @@ func (k Key) hash() coherence.Hash {
 	case "https":
 		host = strings.TrimSuffix(host, ":443")
 	}
-	return coherence.PageHash(scheme + "://" + host + k.Target)
+	return scheme + "://" + host + k.Target
 }
 
 // fieldValue is a request's value for a field that Vary names, in a form in

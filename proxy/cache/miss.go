@@ -37,7 +37,7 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 		waited = f
 		page = c.store.Get(q.key)
 	}
-	c.countMiss(miss)
+	c.countMiss(&q, miss)
 	c.fetch(r.Context(), w, r, q, miss, nil)
 }
 
@@ -75,7 +75,7 @@ func (c *Cache) lead(w http.ResponseWriter, r *http.Request, q request, miss fou
 		c.hit(w, &q, again, now)
 		return
 	}
-	c.countMiss(miss)
+	c.countMiss(&q, miss)
 	c.fetch(r.Context(), w, r, q, miss, f)
 }
 
@@ -95,7 +95,7 @@ func (c *Cache) share(w http.ResponseWriter, q *request, f *flight, beganAfter b
 		how.status, how.stored, how.collapsed = e.status, f.outcome.refusal == "", true
 		c.send(w, q, e, how)
 	}
-	c.countMiss(miss)
+	c.countMiss(q, miss)
 	c.count.coalesced.Add(1)
 	return true
 }

@@ -44,16 +44,22 @@ func (a answer) write(w http.ResponseWriter, head bool) (sent int) {
 	return sent
 }
 
-// hit answers from a fresh entry. It takes no lock.
-func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) {
+// sampleEvery is how many hits of a URL pass from one that is timed to the next.
+const sampleEvery = 64
+
+// hit answers from a fresh entry, and reports whether it is one to be timed. It
+// takes no lock.
+func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) (sampled bool) {
 	m := f.entry.hitAt(now, f.layer)
 	status := m.cacheStatus
 	if q.wantsProof() {
 		status = f.entry.statusLines(hitStatus(f.entry, now, "proven"))
 	}
 	sent := f.entry.answer(q.header, m.age, status).write(w, q.head)
-	c.count.hits[f.layer].Add(1)
-	c.count.hitBytes[f.layer].Add(uint64(sent))
+	u := f.entry.use
+	u.route.hits[f.layer].Add(1)
+	u.route.hitBytes[f.layer].Add(uint64(sent))
+	return u.hits.Add(1)%sampleEvery == 1 || f.layer != Memory
 }
 
 // hitStatus is our member of Cache-Status for a hit.

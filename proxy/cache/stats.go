@@ -38,13 +38,12 @@ type Load struct {
 	Refused uint64 `json:"refused"` // waited too long in line
 }
 
-// counters are what Stats is read from. Those of hits are plain: there speed
-// matters.
+// counters are what Stats is read from, beside those of routes.
 type counters struct {
-	hits, hitBytes                           [layers]atomic.Uint64
 	misses, stale, bypassed, refused, turned tally
 	coalesced, stored, failed, writeWaits    atomic.Uint64
 	waiting                                  atomic.Int64
+	hitTimes, missTimes                      durations
 }
 
 // Stats reads the counters.
@@ -64,9 +63,14 @@ func (c *Cache) Stats() Stats {
 		Failed:             c.count.failed.Load(),
 		WriteWaitsTimedOut: c.count.writeWaits.Load(),
 	}
-	for l := range c.count.hits {
-		s.Hits[Layer(l).String()] = c.count.hits[l].Load()
-		s.HitBytes += c.count.hitBytes[l].Load()
+	for l := range Layer(layers) {
+		s.Hits[l.String()] = 0
+	}
+	for _, r := range c.uses.all() {
+		for l := range r.hits {
+			s.Hits[Layer(l).String()] += r.hits[l].Load()
+			s.HitBytes += r.hitBytes[l].Load()
+		}
 	}
 	return s
 }

@@ -1,6 +1,9 @@
 package cache
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // Store is where pages live in this process. Its methods may be called
 // concurrently.
@@ -10,6 +13,10 @@ type Store interface {
 	Get(key Key) *Page
 	// Set puts a page in the place of the one before.
 	Set(key Key, page *Page)
+	// All is what is stored, in no order, while it may change.
+	All() iter.Seq2[Key, *Page]
+	// Delete removes what is under a key.
+	Delete(key Key)
 }
 
 // Below is where pages live beyond this process, for all that share it. Its

@@ -22,6 +22,13 @@ type Truth interface {
 	Catalog() *coherence.Catalog
 	// Vouches reports whether Judge calls anything fresh because it knows so.
 	Vouches(now time.Time) bool
+	// Why says which of the things that an answer with these tags depends on
+	// moved after a position, and MovedAt where one moved last.
+	Why(asOf coherence.Position, tags []coherence.Tag) []coherence.Move
+	MovedAt(h coherence.Hash) coherence.LSN
+	// EmptiedAt is where everything was last made stale at once, or the zero
+	// Position.
+	EmptiedAt() coherence.Position
 	// Cause names a table whose change made something stale, or "".
 	Cause(asOf coherence.Position, tags []coherence.Tag, whole bool) string
 }
@@ -53,6 +60,15 @@ func (Unwatched) Catalog() *coherence.Catalog { return &unwatched }
 
 // Vouches is false: a client that asks for proof gets the origin's answer.
 func (Unwatched) Vouches(time.Time) bool { return false }
+
+// Why has nothing to say.
+func (Unwatched) Why(coherence.Position, []coherence.Tag) []coherence.Move { return nil }
+
+// MovedAt is nowhere.
+func (Unwatched) MovedAt(coherence.Hash) coherence.LSN { return 0 }
+
+// EmptiedAt is nowhere.
+func (Unwatched) EmptiedAt() coherence.Position { return coherence.Position{} }
 
 // Cause is never asked for.
 func (Unwatched) Cause(coherence.Position, []coherence.Tag, bool) string { return "" }

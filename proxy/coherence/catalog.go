@@ -51,6 +51,35 @@ func WholeDatabase() Dependencies {
 	return Dependencies{TableFloor(Everything), Any.Hash()}
 }
 
+// dependency is a tag or a floor before it is hashed.
+type dependency struct {
+	tag    Tag // or, if it is "", a floor
+	table  string
+	column string // "" for the floor of the table
+}
+
+func (d dependency) hash() Hash {
+	switch {
+	case d.tag != "":
+		return d.tag.Hash()
+	case d.column != "":
+		return ColumnFloor(d.table, d.column)
+	}
+	return TableFloor(d.table)
+}
+
+func (d dependency) String() string {
+	switch {
+	case d.tag != "":
+		return string(d.tag)
+	case d.column != "":
+		return "floor " + d.table + "/" + d.column
+	}
+	return "floor " + d.table
+}
+
+var wholeDatabase = []dependency{{table: Everything}, {tag: Any}}
+
 // Narrow turns the tags of an answer into what it depends on. A tag narrows
 // only where it names a table of the catalog; a row tag whose column does not
 // exist, or whose value is not in the column's canonical form, would never be
@@ -58,28 +87,41 @@ func WholeDatabase() Dependencies {
 // depends on the whole database: it has no tags, or one that the catalog does
 // not know.
 func (c *Catalog) Narrow(tags []Tag) (deps Dependencies, whole bool) {
+	named, whole := c.narrow(tags)
+	if whole {
+		return WholeDatabase(), true
+	}
+	deps = make(Dependencies, len(named))
+	for i, d := range named {
+		deps[i] = d.hash()
+	}
+	slices.Sort(deps)
+	return slices.Compact(deps), false
+}
+
+// narrow is Narrow in names.
+func (c *Catalog) narrow(tags []Tag) (deps []dependency, whole bool) {
 	if len(tags) > MaxTags {
 		tags = tablesOf(tags)
 	}
 	if c == nil || len(tags) == 0 || len(tags) > MaxTags {
-		return WholeDatabase(), true
+		return wholeDatabase, true
 	}
-	deps = Dependencies{TableFloor(Everything)}
+	deps = []dependency{{table: Everything}}
 	for _, t := range tags {
 		name, column, value, err := t.parts()
 		table, published := c.Tables[name]
 		if err != nil || !published {
-			return WholeDatabase(), true
+			return wholeDatabase, true
 		}
-		deps = append(deps, TableFloor(name))
+		deps = append(deps, dependency{table: name})
 		if kind := table.Columns[column]; column != "" && kind.canonical(value) {
-			deps = append(deps, ColumnFloor(name, column), t.Hash())
+			deps = append(deps, dependency{table: name, column: column}, dependency{tag: t})
 		} else {
-			deps = append(deps, TableTag(name).Hash())
+			deps = append(deps, dependency{tag: TableTag(name)})
 		}
 	}
-	slices.Sort(deps)
-	return slices.Compact(deps), false
+	return deps, false
 }
 
 func tablesOf(tags []Tag) []Tag {

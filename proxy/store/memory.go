@@ -5,6 +5,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"time"
 
@@ -53,6 +54,12 @@ func (m *Memory) Get(key cache.Key) *cache.Page {
 
 // Set puts a page under a key, in the place of the one before.
 func (m *Memory) Set(key cache.Key, page *cache.Page) { m.pages.Set(key, page) }
+
+// All is what is stored, in no order, while it may change.
+func (m *Memory) All() iter.Seq2[cache.Key, *cache.Page] { return m.pages.All() }
+
+// Delete removes what is under a key.
+func (m *Memory) Delete(key cache.Key) { m.pages.Invalidate(key) }
 
 // Pages is about how many keys are stored.
 func (m *Memory) Pages() int { return m.pages.EstimatedSize() }

@@ -1,8 +1,18 @@
-package admin
+// Package guard decides who gets in where operators ask and have things done:
+// on the admin port, and at the management paths of the proxy's own.
+//
+//   - A name that is not this machine's gets a 421: a page in somebody's browser
+//     whose name was made to lead here (DNS rebinding) would otherwise speak with
+//     the port as its own.
+//   - A request that another site makes is refused (http.CrossOriginProtection).
+//   - Whoever changes anything needs the token; whoever only reads needs it where
+//     strangers can reach the port.
+package guard
 
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,16 +20,35 @@ import (
 	"strings"
 )
 
-// guard decides who gets in.
-type guard struct{ Config }
+// Guard says who gets in. Its methods may be called concurrently.
+type Guard struct {
+	Token string   // "" refuses every call that needs one
+	Hosts []string // names that the port is reached under, besides this machine's addresses
+	// Open lets everybody read without the token.
+	Open bool
+	// Trusting lets who sits at this machine change things without a token: in a
+	// demo, or to debug.
+	Trusting bool
+}
+
+// Protect refuses what comes under a foreign name or from another site.
+func (g Guard) Protect(next http.Handler) http.Handler {
+	return g.knownHosts(http.NewCrossOriginProtection().Handler(next))
+}
+
+// Loopback reports whether an address can be reached from this machine alone.
+func Loopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
 
 // knownHosts refuses requests under a name that is not this machine's: a page
 // in somebody's browser whose name was made to lead here (DNS rebinding) would
 // otherwise speak with the admin port as its own.
-func (g guard) knownHosts(next http.Handler) http.Handler {
+func (g Guard) knownHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !g.knows(r.Host) {
-			writeJSON(w, http.StatusMisdirectedRequest, problem("host "+r.Host+" is no address of this machine",
+			WriteJSON(w, http.StatusMisdirectedRequest, Problem("host "+r.Host+" is no address of this machine",
 				"use its address, or add the name with --admin-hosts"))
 			return
 		}
@@ -27,7 +56,7 @@ func (g guard) knownHosts(next http.Handler) http.Handler {
 	})
 }
 
-func (g guard) knows(hostport string) bool {
+func (g Guard) knows(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
@@ -48,11 +77,10 @@ func isOurs(ip netip.Addr) bool {
 	})
 }
 
-// operators asks for the token, unless the port can be reached from this
-// machine alone.
-func (g guard) operators(next http.Handler) http.Handler {
+// Reads asks for the token, unless reading is open to everybody.
+func (g Guard) Reads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.onLoopback() || g.hasToken(r) {
+		if g.Open || g.hasToken(r) || g.Trusting && isDirect(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -61,22 +89,22 @@ func (g guard) operators(next http.Handler) http.Handler {
 }
 
 // refuse says how to get in.
-func (g guard) refuse(w http.ResponseWriter) {
+func (g Guard) refuse(w http.ResponseWriter) {
 	if g.Token == "" {
-		writeJSON(w, http.StatusForbidden, problem("no admin token is set",
+		WriteJSON(w, http.StatusForbidden, Problem("no admin token is set",
 			"set ADMIN_TOKEN (--admin-token-file) and send it as Authorization: Bearer"))
 		return
 	}
 	w.Header().Set("WWW-Authenticate", `Basic realm="walcache admin", charset="UTF-8"`)
-	writeJSON(w, http.StatusUnauthorized, problem("the admin token is missing or wrong",
+	WriteJSON(w, http.StatusUnauthorized, Problem("the admin token is missing or wrong",
 		"send it as Authorization: Bearer, or as the password with any user name"))
 }
 
-// changes asks for the token, wherever the port is: what passes here changes
+// Changes asks for the token, wherever the port is: what passes here changes
 // what clients get. Trusting is for a demo, or for debugging: then who sits at
 // this machine needs none, if nothing stands in between that could speak for
 // others.
-func (g guard) changes(next http.Handler) http.Handler {
+func (g Guard) Changes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if g.Trusting && isDirect(r) || g.hasToken(r) {
 			next.ServeHTTP(w, r)
@@ -108,13 +136,8 @@ func isDirect(r *http.Request) bool {
 	return true
 }
 
-func (g guard) onLoopback() bool {
-	tcp, ok := g.Addr.(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
-}
-
 // hasToken compares in constant time, whatever the length.
-func (g guard) hasToken(r *http.Request) bool {
+func (g Guard) hasToken(r *http.Request) bool {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		_, token, ok = r.BasicAuth()
@@ -123,6 +146,17 @@ func (g guard) hasToken(r *http.Request) bool {
 	return ok && g.Token != "" && subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
-func problem(what, next string) map[string]string {
+// Problem is an answer that says what is wrong and what to do.
+func Problem(what, next string) map[string]string {
 	return map[string]string{"error": what, "try": next}
+}
+
+// WriteJSON answers with a value, which nobody may store.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) // the client is gone
 }

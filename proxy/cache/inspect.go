@@ -1,0 +1,265 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"walcache/proxy/coherence"
+)
+
+// Variant is a stored answer, and how it stands, for people. Times are seconds,
+// sizes bytes.
+type Variant struct {
+	URL      string            `json:"url"`
+	Layer    string            `json:"layer"` // memory or redis
+	Varied   map[string]string `json:"varied"`
+	Status   int               `json:"status"`
+	Bytes    int               `json:"bytes"`
+	State    string            `json:"state"` // fresh, expired, or as coherence.Verdict says
+	Age      float64           `json:"age_seconds"`
+	TTL      float64           `json:"ttl_seconds"` // below 0 once expired
+	AsOf     string            `json:"as_of"`
+	Tags     []string          `json:"tags"`
+	Whole    bool              `json:"depends_on_everything"`
+	Moved    []Moved           `json:"moved"` // what made it stale, the latest first
+	Requests uint64            `json:"hits"`
+}
+
+// Moved is something that an answer depends on, and that changed.
+type Moved struct {
+	What string `json:"what"` // a tag, a floor, or the purge of the URL
+	From string `json:"from"` // that the answer is as of
+	To   string `json:"to"`
+}
+
+// Requested is how often a URL was asked for.
+type Requested struct {
+	URL    string `json:"url"`
+	Route  string `json:"route"`
+	Hits   uint64 `json:"hits"`
+	Misses uint64 `json:"misses"`
+}
+
+// RouteStats is how often the URLs of one shape were asked for.
+type RouteStats struct {
+	Route   string            `json:"route"`
+	Hits    uint64            `json:"hits"`
+	Misses  uint64            `json:"misses"`
+	Reasons map[string]uint64 `json:"misses_by_reason"`
+}
+
+// Inspect looks at what is stored under a URL, in memory and below, and changes
+// nothing. The error is about the URL.
+func (c *Cache) Inspect(ctx context.Context, text string) ([]Variant, error) {
+	key, err := ParseKey(text)
+	if err != nil {
+		return nil, err
+	}
+	found := c.variants(key, c.store.Get(key), Memory)
+	if c.below != nil {
+		found = append(found, c.variants(key, c.below.Get(ctx, key), Redis)...)
+	}
+	return found, nil
+}
+
+// Search looks at what is stored in memory, and returns up to limit of the
+// answers that match, and how many there are. It looks at every page.
+func (c *Cache) Search(match func(url string, tags []coherence.Tag) bool, limit int) (some []Variant, total int) {
+	for key, page := range c.store.All() {
+		for _, e := range page.entries {
+			if !match(key.URL(), e.tags) {
+				continue
+			}
+			if total++; len(some) < limit {
+				some = append(some, c.variant(key, e, Memory))
+			}
+		}
+	}
+	return some, total
+}
+
+func (c *Cache) variants(key Key, page *Page, layer Layer) []Variant {
+	if page == nil {
+		return nil
+	}
+	var all []Variant
+	for _, e := range page.entries {
+		all = append(all, c.variant(key, e, layer))
+	}
+	return all
+}
+
+func (c *Cache) variant(key Key, e *Entry, layer Layer) Variant {
+	now := time.Now()
+	age := e.age(now)
+	v := Variant{
+		URL: key.URL(), Layer: layer.String(), Varied: map[string]string{}, Status: e.status, Bytes: len(e.body), State: "fresh",
+		Age: age.Seconds(), TTL: (e.terms.lifetime - age).Seconds(),
+		AsOf: e.asOf.String(), Tags: []string{}, Whole: e.whole, Moved: []Moved{},
+	}
+	if s := c.stand(e, now); !s.fresh {
+		v.State = s.reason
+	}
+	for i, name := range e.terms.vary {
+		v.Varied[name] = e.varied[i]
+	}
+	for _, tag := range e.tags {
+		v.Tags = append(v.Tags, string(tag))
+	}
+	for _, m := range c.moves(key, e) {
+		v.Moved = append(v.Moved, Moved{m.Name, e.asOf.LSN.String(), m.At.String()})
+	}
+	if e.use != nil {
+		v.Requests = e.use.hits.Load()
+	}
+	return v
+}
+
+// moves spells out what Judge compares: what the entry depends on, and the URL
+// itself, that may have been purged.
+func (c *Cache) moves(key Key, e *Entry) []coherence.Move {
+	var moves []coherence.Move
+	if e.whole {
+		moves = c.truth.Why(e.asOf, nil)
+		for _, tag := range e.tags {
+			if at := c.truth.MovedAt(tag.Hash()); at > e.asOf.LSN {
+				moves = append(moves, coherence.Move{Name: string(tag), At: at})
+			}
+		}
+	} else {
+		moves = c.truth.Why(e.asOf, e.tags)
+	}
+	if at := c.truth.MovedAt(key.hash()); at > e.asOf.LSN {
+		moves = append(moves, coherence.Move{Name: "purge of the URL", At: at})
+	}
+	return moves
+}
+
+// Hottest returns the n URLs that were asked for most, of those that are
+// remembered: the most used of the last few thousand.
+func (c *Cache) Hottest(n int) []Requested {
+	var all []Requested
+	for key, u := range c.uses.byKey.All() {
+		all = append(all, Requested{key.URL(), u.route.name, u.hits.Load(), u.misses.Load()})
+	}
+	slices.SortFunc(all, func(a, b Requested) int {
+		return cmp.Or(cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses), strings.Compare(a.URL, b.URL))
+	})
+	return all[:min(n, len(all))]
+}
+
+// Routes returns what was asked of each route, those with the most misses first.
+func (c *Cache) Routes() []RouteStats {
+	var all []RouteStats
+	for _, r := range c.uses.all() {
+		s := RouteStats{Route: r.name, Misses: r.misses.Load(), Reasons: r.reasons.read()}
+		for l := range r.hits {
+			s.Hits += r.hits[l].Load()
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b RouteStats) int {
+		return cmp.Or(cmp.Compare(b.Misses, a.Misses), strings.Compare(a.Route, b.Route))
+	})
+	return all
+}
+
+// Times returns how long hits and misses took, from the request's header to the
+// end of the answer. Of the hits in memory one in 64 is timed.
+func (c *Cache) Times() (hits, misses Histogram) {
+	return c.count.hitTimes.read(), c.count.missTimes.read()
+}
+
+// TagOf is the tag of a hash, if an answer that depends on it was stored lately.
+func (c *Cache) TagOf(h coherence.Hash) (coherence.Tag, bool) { return c.names.Of(h) }
+
+// Free removes from memory what can be of no use since everything was made stale
+// at once, and returns how many pages and bytes that were. What may still be
+// served although it changed stays until its time is over.
+func (c *Cache) Free() (pages int, bytes uint64) {
+	emptied := c.truth.EmptiedAt()
+	if emptied == (coherence.Position{}) || c.tolerance.window() > 0 {
+		return 0, 0
+	}
+	for key, page := range c.store.All() {
+		if page.isBefore(emptied) && c.remove(key, page) {
+			pages++
+			bytes += uint64(key.Size() + page.Size())
+		}
+	}
+	return pages, bytes
+}
+
+// remove removes a page from memory, unless another has taken its place.
+func (c *Cache) remove(key Key, page *Page) bool {
+	mu := c.lock(key)
+	mu.Lock()
+	defer mu.Unlock()
+	if c.store.Get(key) != page {
+		return false
+	}
+	c.store.Delete(key)
+	return true
+}
+
+// isBefore reports whether everything in a page is as of before a position, or
+// of another epoch.
+func (p *Page) isBefore(at coherence.Position) bool {
+	return !slices.ContainsFunc(p.entries, func(e *Entry) bool {
+		return e.asOf.Epoch == at.Epoch && e.asOf.LSN >= at.LSN
+	})
+}
+
+// Keep frees memory whenever everything was made stale at once, until ctx ends.
+func (c *Cache) Keep(ctx context.Context) error {
+	const every = time.Second
+	freed := c.truth.EmptiedAt()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if at := c.truth.EmptiedAt(); at != freed {
+			c.Free()
+			freed = at
+		}
+	}
+}
+
+// ParseKey reads a URL as a client asks for it, path and query byte for byte.
+func ParseKey(text string) (Key, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || u.User != nil {
+		return Key{}, errors.New("the url is not what a client asks for, such as https://host/path?query")
+	}
+	_, rest, _ := strings.Cut(text, "://")
+	target := rest[len(u.Host):]
+	if target == "" || target[0] == '?' {
+		target = "/" + target
+	}
+	return Key{u.Scheme, rest[:len(u.Host)], target}, nil
+}
+
+// NewSample makes a page of one answer, for whoever wants to know whether a
+// store keeps it as long as it should.
+func NewSample(body []byte, lifetime time.Duration) *Page {
+	now := time.Now()
+	e := newEntry(200, nil, body, terms{shared: true, lifetime: lifetime}, nil, now)
+	return newPage([]*Entry{e}, 0)
+}
+
+// Sample is the body of the first answer of a page, nil if there is none.
+func (p *Page) Sample() []byte {
+	if p == nil {
+		return nil
+	}
+	return p.entries[0].body
+}
