@@ -3,6 +3,7 @@ package changelog
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 
 	"walcache/proxy/coherence"
 )
@@ -75,7 +76,13 @@ func decodeEntry(data []byte) (e entry, err error) {
 }
 
 // appendRecord writes the changes in groups of one position: those of a commit
-// are many, and stand together.
+// are many, and stand together. A group of none has the time of Committed in the
+// place of its position, in microseconds of Unix time.
+//
+// 1. A cluster is being updated: one process leads, others follow, and some know
+// no Committed. 2. They read a group of none as nothing, and go on. 3. What they
+// write has no such group, and is read as having no time. So nobody falls into a
+// gap, and neither form needs a first byte of its own.
 func appendRecord(b []byte, r *coherence.Record) []byte {
 	b = binary.AppendUvarint(b, uint64(r.From))
 	b = binary.AppendUvarint(b, uint64(r.To-r.From))
@@ -83,6 +90,9 @@ func appendRecord(b []byte, r *coherence.Record) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.Tables)))
 	for _, t := range r.Tables {
 		b = binary.AppendUvarint(appendText(b, t.Table), uint64(t.Rows))
+	}
+	if !r.Committed.IsZero() {
+		b = binary.AppendUvarint(binary.AppendVarint(b, r.Committed.UnixMicro()), 0)
 	}
 	for i := 0; i < len(r.Changes); {
 		at, n := r.Changes[i].At, 1
@@ -157,11 +167,15 @@ func (d *decoder) record(epoch string) *coherence.Record {
 		r.Tables = append(r.Tables, coherence.TableChanges{Table: d.text(), Rows: int(d.uvarint())})
 	}
 	for d.err == nil && len(d.rest) > 0 {
-		at, n := r.From+coherence.LSN(d.varint()), d.uvarint()
+		place, n := d.varint(), d.uvarint()
 		if n > uint64(len(d.rest))/8 {
 			d.fail()
 			break
 		}
+		if n == 0 && d.err == nil {
+			r.Committed = time.UnixMicro(place).UTC()
+		}
+		at := r.From + coherence.LSN(place)
 		for hashes := d.bytes(8 * n); len(hashes) > 0; hashes = hashes[8:] {
 			r.Changes = append(r.Changes, coherence.Change{Hash: coherence.Hash(binary.LittleEndian.Uint64(hashes)), At: at})
 		}

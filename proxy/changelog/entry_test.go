@@ -3,11 +3,13 @@ package changelog
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
 	"runtime"
 	"testing"
+	"time"
 
 	"walcache/proxy/coherence"
 )
@@ -20,6 +22,12 @@ var samples = []entry{
 		Changes: []coherence.Change{{Hash: 1, At: 150}, {Hash: 1<<64 - 1, At: 150}, {Hash: 3, At: 300}, {Hash: 4, At: 90}},
 		Tables:  []coherence.TableChanges{{Table: "books", Rows: 3}, {Table: "app.authors", Rows: 1}},
 	}},
+	{epoch: "epoch", record: &coherence.Record{
+		Epoch: "epoch", From: 100, To: 300, Committed: time.Date(2026, 11, 23, 9, 7, 0, 123456000, time.UTC),
+		Changes: []coherence.Change{{Hash: 1, At: 150}, {Hash: 3, At: 300}},
+		Tables:  []coherence.TableChanges{{Table: "books", Rows: 3}},
+	}},
+	{epoch: "e", record: &coherence.Record{Epoch: "e", From: 100, To: 300, Committed: time.UnixMicro(-1).UTC()}},
 	{epoch: "e", beat: &beat{name: "abc", count: 1 << 40, at: 200, news: order{5, 6}}},
 	{epoch: "e", news: &news{state: []byte{}}},
 	{epoch: "e", news: &news{catalog: &coherence.Catalog{
@@ -43,6 +51,57 @@ func TestEntry_IsReadAsItWasWritten(t *testing.T) {
 		if _, err := decodeEntry(append(data, 0)); err == nil {
 			t.Errorf("%+v with a byte more is read", want)
 		}
+	}
+}
+
+// olderRecord is how records were read before they had a time of commit.
+func olderRecord(epoch string, d *decoder) *coherence.Record {
+	r := &coherence.Record{Epoch: epoch, From: d.lsn()}
+	r.To = r.From + d.lsn()
+	r.Visible = d.lsn()
+	if r.To < r.From {
+		d.fail()
+	}
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		r.Tables = append(r.Tables, coherence.TableChanges{Table: d.text(), Rows: int(d.uvarint())})
+	}
+	for d.err == nil && len(d.rest) > 0 {
+		at, n := r.From+coherence.LSN(d.varint()), d.uvarint()
+		if n > uint64(len(d.rest))/8 {
+			d.fail()
+			break
+		}
+		for hashes := d.bytes(8 * n); len(hashes) > 0; hashes = hashes[8:] {
+			r.Changes = append(r.Changes, coherence.Change{Hash: coherence.Hash(binary.LittleEndian.Uint64(hashes)), At: at})
+		}
+	}
+	return r
+}
+
+// While a cluster is being updated, processes that know the time of a commit
+// share a log with others that do not: each reads what the other writes, and
+// what is not for people it reads in full.
+func TestEntry_IsReadByProcessesThatKnowNoCommitTime(t *testing.T) {
+	for _, e := range samples {
+		if e.record == nil {
+			continue
+		}
+		older := *e.record
+		older.Committed = time.Time{}
+		data := e.encode()
+		d := decoder{rest: data[1:]}
+		if got := olderRecord(d.text(), &d); d.err != nil || !reflect.DeepEqual(got, &older) {
+			t.Errorf("%+v is read by an older process as %+v, %v", e.record, got, d.err)
+		}
+	}
+	// What an older process wrote, byte for byte.
+	data, err := hex.DecodeString("7205" + "65706f6368" + "64c801fa01" + "0205626f6f6b73030b6170702e617574686f727301" +
+		"64020100000000000000ffffffffffffffff" + "9003010300000000000000" + "13010400000000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := decodeEntry(data); err != nil || !reflect.DeepEqual(got, samples[2]) {
+		t.Errorf("what an older process wrote is read as %+v, %v", got.record, err)
 	}
 }
 

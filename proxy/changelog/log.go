@@ -111,7 +111,7 @@ func New(tracker *coherence.Tracker, logger *slog.Logger) *Log {
 }
 
 func newLog(tracker *coherence.Tracker, r remote, tail source, logger *slog.Logger) *Log {
-	l := &Log{Tracker: tracker, id: randomName(), remote: r, tail: tail, logger: logger, now: time.Now, limits: usual}
+	l := &Log{Tracker: tracker, id: randomName(), remote: r, tail: tail, logger: logger.With("component", "changelog"), now: time.Now, limits: usual}
 	l.writer = newWriter(l)
 	return l
 }
@@ -241,11 +241,26 @@ func (l *Log) Apply(r coherence.Record) error {
 	if err := l.leadsIn(r.Epoch); err != nil {
 		return err
 	}
+	r = l.told(r)
 	if err := l.Tracker.Apply(r); err != nil {
 		return err
 	}
 	l.writer.record(r)
 	return nil
+}
+
+// told leaves out of a record what is for people, if all of it is known here: a
+// listener that begins says the last ten seconds again, and the log says to the
+// leader what it has said itself. What moved stays, for those who lack it.
+//
+// 1. A leader says ten seconds again. 2. They become one record with what is new.
+// 3. Whoever reads that counts their rows twice, and takes the time of the first
+// commit, long known, for that of the last. So they are left out before 2 too.
+func (l *Log) told(r coherence.Record) coherence.Record {
+	if r.To <= l.Known().LSN {
+		r.Tables, r.Committed = nil, time.Time{}
+	}
+	return r
 }
 
 // Beat takes a beat from the listener of this process, whose evidence needs no

@@ -54,6 +54,7 @@ func extend(r, next *coherence.Record) bool {
 		return false
 	}
 	r.To, r.Visible = max(r.To, next.To), max(r.Visible, next.Visible)
+	r.Committed = cmp.Or(r.Committed, next.Committed)
 	r.Changes = append(r.Changes, next.Changes...)
 	for _, t := range next.Tables {
 		r.Tables = addRows(r.Tables, t)
@@ -88,7 +89,7 @@ func pieces(r coherence.Record) iter.Seq[coherence.Record] {
 			slices.SortStableFunc(r.Changes, func(a, b coherence.Change) int { return cmp.Compare(a.At, b.At) })
 		}
 		for len(r.Changes) > maxChanges {
-			piece := coherence.Record{Epoch: r.Epoch, From: r.From, Changes: r.Changes[:maxChanges]}
+			piece := coherence.Record{Epoch: r.Epoch, From: r.From, Changes: r.Changes[:maxChanges], Committed: r.Committed}
 			piece.To = endOf(piece, r.Changes[maxChanges].At)
 			if !yield(piece) {
 				return

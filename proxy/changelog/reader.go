@@ -249,10 +249,7 @@ func (r *reader) take(data []byte) {
 }
 
 func (r *reader) takeRecord(record coherence.Record) (taken bool) {
-	if record.To <= r.Checkpoint().Known { // its rows were counted
-		record.Tables = nil
-	}
-	if err := r.Tracker.Apply(record); err != nil {
+	if err := r.Tracker.Apply(r.told(record)); err != nil {
 		r.puzzled = true
 		r.reads.update(func(s *ReaderStats) { s.Gaps++ })
 		return false

@@ -3,6 +3,7 @@ package coherence
 import (
 	"errors"
 	"iter"
+	"time"
 )
 
 // Record is the one thing that is said about the database: in this epoch,
@@ -15,6 +16,11 @@ type Record struct {
 	Visible  LSN
 	Changes  []Change
 	Tables   []TableChanges
+
+	// Committed is when the first commit in it was made that changed something,
+	// by the server's clock; zero where there was none, or nobody said when. A
+	// piece of a record has that of the whole. For people: nothing is judged by it.
+	Committed time.Time
 }
 
 // Change is a tag or a floor, and the end of the last commit that moved it.

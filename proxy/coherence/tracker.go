@@ -23,6 +23,7 @@ type Tracker struct {
 	catalog      atomic.Pointer[Catalog]
 	epoch        atomic.Pointer[epoch] // nil until the first Begin
 	rows         sync.Map              // table name → *atomic.Uint64, rows changed
+	watchers     watchers
 }
 
 // epoch is what is known within one unbroken run of the change stream.
@@ -124,11 +125,12 @@ func (t *Tracker) Apply(r Record) error {
 	for _, c := range r.Changes {
 		e.raise(c)
 	}
-	raise(&e.known, uint64(r.To))
+	known := raise(&e.known, uint64(r.To))
 	raise(&e.visible, uint64(r.Visible))
 	for _, c := range r.Tables {
 		t.count(c)
 	}
+	t.watchers.tell(&r, LSN(known))
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 
@@ -32,6 +33,7 @@ const wideRows = 1 << 15
 type commit struct {
 	xid     uint32 // 0 where there was no transaction
 	end     coherence.LSN
+	at      time.Time // by the server's clock; zero where there was no transaction
 	changes []coherence.Change
 	tables  []coherence.TableChanges
 	off     *bool // whether caching is switched off from here on, if it says
@@ -114,7 +116,7 @@ func (d *decoder) message(at coherence.LSN, msg pglogrepl.Message) (*commit, err
 	case *pglogrepl.CommitMessage:
 		t := d.open
 		d.open = nil
-		return t.commit(coherence.LSN(m.TransactionEndLSN)), nil
+		return t.commit(coherence.LSN(m.TransactionEndLSN), m.CommitTime), nil
 	case *pglogrepl.StreamStartMessageV2:
 		if d.streams[m.Xid] == nil {
 			d.streams[m.Xid] = newTransaction(m.Xid)
@@ -270,7 +272,7 @@ func (d *decoder) announcement(m *pglogrepl.LogicalDecodingMessage) *commit {
 		t.announced(strings.TrimSpace(line), d.notice)
 	}
 	if t.xid == 0 {
-		return t.commit(coherence.LSN(m.LSN))
+		return t.commit(coherence.LSN(m.LSN), time.Time{})
 	}
 	return nil
 }
@@ -292,7 +294,7 @@ func (d *decoder) streamCommit(m *pglogrepl.StreamCommitMessageV2) (*commit, err
 			return nil, err
 		}
 	}
-	return t.commit(coherence.LSN(m.TransactionEndLSN)), nil
+	return t.commit(coherence.LSN(m.TransactionEndLSN), m.CommitTime), nil
 }
 
 // widen makes up for a message that was not understood: within a transaction
@@ -305,7 +307,7 @@ func (d *decoder) widen(at coherence.LSN, err error) *commit {
 	}
 	t := newTransaction(0)
 	t.everything()
-	return t.commit(at + 1)
+	return t.commit(at+1, time.Time{})
 }
 
 func (t *transaction) add(h coherence.Hash) { t.changes[h] = struct{}{} }
@@ -347,8 +349,8 @@ func (t *transaction) announced(line string, notice func(string, error)) {
 	}
 }
 
-func (t *transaction) commit(end coherence.LSN) *commit {
-	c := &commit{xid: t.xid, end: end, off: t.off, changes: make([]coherence.Change, 0, len(t.changes))}
+func (t *transaction) commit(end coherence.LSN, at time.Time) *commit {
+	c := &commit{xid: t.xid, end: end, at: at, off: t.off, changes: make([]coherence.Change, 0, len(t.changes))}
 	for h := range t.changes {
 		c.changes = append(c.changes, coherence.Change{Hash: h, At: end})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"walcache/proxy/coherence"
 )
@@ -117,6 +118,22 @@ func TestDecoder_CommitsMoveWhatTheyChanged(t *testing.T) {
 	}
 	if len(d.notices) > 0 || d.inFlight() {
 		t.Errorf("notices %q, in flight %t", d.notices, d.inFlight())
+	}
+}
+
+// Both kinds of commit say when they were; what is no transaction does not.
+func TestDecoder_CommitsSayWhenTheyWere(t *testing.T) {
+	d, at := newDecoding(t), time.Date(2026, time.November, 23, 9, 7, 0, 123456000, time.UTC)
+	micros := uint64(at.Sub(postgresEpoch).Microseconds())
+	done := d.take(
+		begin(7), describe(1, "t", "id", "n"), insert(1, "1", "5"), message('C').u8(0).u64(89).u64(90).u64(micros),
+		streamStart(8), streamed(8, insert(1, "1", "5")), streamStop(), message('c').u32(8).u8(0).u64(99).u64(100).u64(micros+1),
+		emitted(Prefix, "bump t/id=1", 0), message('?'),
+	)
+	for i, want := range []time.Time{at, at.Add(time.Microsecond), {}, {}} {
+		if i >= len(done) || !done[i].at.Equal(want) {
+			t.Errorf("commit %d of %d: want %s: %+v", i, len(done), want, done)
+		}
 	}
 }
 

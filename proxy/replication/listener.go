@@ -86,6 +86,10 @@ type Status struct {
 
 // New makes a Listener; Run makes it listen.
 func New(config Config, sink Sink) *Listener {
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	config.Log = config.Log.With("component", "replication")
 	return &Listener{
 		config: config, sink: sink, beats: newBeats(), witness: NewWitness(config.DatabaseURL),
 		status: Status{State: stateConnecting},

@@ -175,10 +175,11 @@ func (s *session) apply(c *commit) error {
 	if c.off != nil {
 		s.switchOff(*c.off, c.end)
 	}
-	err := s.say(coherence.Record{
-		From: coherence.LSN(s.received.Load()), To: c.end, Changes: c.changes, Tables: c.tables,
-	})
-	if err != nil {
+	r := coherence.Record{From: coherence.LSN(s.received.Load()), To: c.end, Changes: c.changes, Tables: c.tables}
+	if len(c.changes) > 0 {
+		r.Committed = c.at.UTC()
+	}
+	if err := s.say(r); err != nil {
 		return err
 	}
 	s.barrier.add(c.xid, c.end)
