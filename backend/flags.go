@@ -2,9 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
-	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -13,6 +10,7 @@ import (
 	"walcache/backend/panel"
 	"walcache/backend/service"
 	"walcache/proxy/redisurl"
+	"walcache/proxy/settings"
 )
 
 // serveFlags are those of serve beside the address and the database.
@@ -34,19 +32,19 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "trusted-proxies", EnvVars: []string{"TRUSTED_PROXIES"},
 			Usage: "`NETWORKS`, such as 10.0.0.0/8,192.0.2.7/32, whose X-Forwarded-For and -Proto the panel believes; by default this machine and private networks"},
 		&cli.StringFlag{Name: "release", EnvVars: []string{"RELEASE"}, Usage: "`NAME` of what answers look like: another makes older answers stale; by default the build's"},
-		&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEBUG"}, Usage: "log more, and make do without a SECRET_KEY; never where strangers can reach it"},
+		&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEBUG"}, Usage: "log at level debug what --log-level leaves open, and make do with any SECRET_KEY or none; never where strangers can reach it"},
+		settings.LogFlag(""),
 	}
 }
 
 func serviceConfig(c *cli.Context) (config service.Config, err error) {
-	level := slog.LevelInfo
-	if c.Bool("debug") {
-		level = slog.LevelDebug
-	}
 	config = service.Config{
 		Prefix: c.String("prefix"), NoCache: c.Bool("no-cache"), Release: c.String("release"), MaxStaleness: c.Duration("max-staleness"),
-		Log: slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})),
 	}
+	if config.Log, err = settings.NewLogger(c, settings.Usual(c.Bool("debug"))); err != nil {
+		return config, err
+	}
+	redisurl.LogTo(config.Log.With("component", "redis"))
 	if config.MaxStaleness <= 0 {
 		return config, usagef("--max-staleness must be more than 0")
 	}
@@ -54,7 +52,7 @@ func serviceConfig(c *cli.Context) (config service.Config, err error) {
 		return config, err
 	}
 	for name, value := range map[string]*string{"redis-url": &config.RedisURL, "api-token": &config.APIToken, "secret-key": &config.SecretKey, "session-redis-url": &config.SessionRedisURL} {
-		if *value, err = secret(c, name); err != nil {
+		if *value, err = settings.Secret(c, name); err != nil {
 			return config, err
 		}
 	}
@@ -75,33 +73,28 @@ func serviceConfig(c *cli.Context) (config service.Config, err error) {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
-		network, err := netip.ParsePrefix(text)
+		network, err := settings.ParseNetwork(text)
 		if err != nil {
-			return config, usagef("--trusted-proxies: %q is no network, such as 10.0.0.0/8", text)
+			return config, usagef("--trusted-proxies: %q is neither an address nor a network like 10.0.0.0/8", text)
 		}
 		config.TrustedProxies = append(config.TrustedProxies, network)
 	}
-	if err := panel.CheckSecret(config.SecretKey, c.Bool("debug")); err != nil {
-		return config, err
+	return config, checkSecretKey(config, c.Bool("debug"))
+}
+
+// checkSecretKey lets a key that others can guess pass where one debugs, and says
+// so once. That there is none the panel says.
+func checkSecretKey(config service.Config, debug bool) error {
+	err := panel.CheckSecret(config.SecretKey, false)
+	if err == nil || !debug {
+		return err
 	}
-	return config, nil
+	if config.SecretKey != "" {
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		config.Log.With("component", "service").Warn("sessions are not safe; without DEBUG this would not start", "why", why)
+	}
+	return nil
 }
 
 // minToken is the least number of characters of a token that programs write with.
 const minToken = 20
-
-// secret is a flag, or the content of the file that its -file twin names.
-func secret(c *cli.Context, name string) (string, error) {
-	file := c.String(name + "-file")
-	switch {
-	case file == "":
-		return c.String(name), nil
-	case c.String(name) != "":
-		return "", usagef("--%s and --%s-file (or their variables) are both set", name, name)
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("--%s-file: %w", name, err)
-	}
-	return strings.TrimSpace(string(content)), nil
-}

@@ -9,20 +9,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/joho/godotenv"
 	"github.com/schollz/progressbar/v3"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"walcache/backend/service"
+	"walcache/proxy/settings"
 	"walcache/schema"
 )
 
@@ -48,31 +48,18 @@ func untilSignal() context.Context {
 // run does what the arguments say and returns the exit code: 0, 1 for a
 // failure, 2 for wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if err := loadEnv(); err != nil {
-		return report(stderr, err)
+	err := newApp(stdout, stderr).RunContext(ctx, args)
+	if errors.As(err, new(*settings.Error)) {
+		err = usageError{err}
 	}
-	return report(stderr, newApp(stdout, stderr).RunContext(ctx, args))
-}
-
-// loadEnv reads a .env file if there is one; what the environment already has
-// wins.
-func loadEnv() error {
-	err := godotenv.Load()
-	var path *fs.PathError
-	switch {
-	case err == nil || errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.As(err, &path):
-		return fmt.Errorf("read .env: %w", err)
-	}
-	// The parser's message repeats the file, which holds secrets.
-	return errors.New("read .env: a line is not of the form NAME=value, or a quote is not closed")
+	return report(stderr, err)
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
-	database := &cli.StringFlag{
-		Name: "database-url", EnvVars: []string{"DATABASE_URL"},
-		Usage: "PostgreSQL `URL`, as postgres://user@host/name; the pool's size is set in it, as ?pool_max_conns=10",
+	database := []cli.Flag{
+		&cli.StringFlag{Name: "database-url", EnvVars: []string{"DATABASE_URL"},
+			Usage: "PostgreSQL `URL`, as postgres://user@host/name; the pool's size is set in it, as ?pool_max_conns=10"},
+		&cli.StringFlag{Name: "database-url-file", EnvVars: []string{"DATABASE_URL_FILE"}, Usage: "`FILE` that holds the URL"},
 	}
 	addr := &cli.StringFlag{
 		Name: "addr", Value: ":8002",
@@ -89,6 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:      stderr,
 		ExitErrHandler: func(*cli.Context, error) {}, // run alone decides the exit code
 		OnUsageError:   asUsageError,
+		Before:         settings.Load(),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("no command %q", c.Args().First())
@@ -98,19 +86,19 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			{
 				Name: "serve", Usage: "answer requests", Action: serve,
-				Flags: append([]cli.Flag{addr, database}, serveFlags()...),
+				Flags: slices.Concat([]cli.Flag{addr}, database, serveFlags()),
 			},
 			{
 				Name: "migrate", Usage: "apply the migrations that are missing, take back the last one, or list them", Action: migrate,
-				ArgsUsage: "[up|down|status]", Flags: []cli.Flag{database},
+				ArgsUsage: "[up|down|status]", Flags: database,
 			},
 			{
 				Name: "seed", Usage: "add five sample properties, unless they are there", Action: seed,
-				Flags: []cli.Flag{rows, database},
+				Flags: append([]cli.Flag{rows}, database...),
 			},
 			{
 				Name: "createsuperuser", Usage: "let somebody edit at /admin/; asks for what it is not told", Action: createUser,
-				Flags: append(userFlags(), database),
+				Flags: append(userFlags(), database...),
 			},
 		},
 	}
@@ -207,7 +195,10 @@ func progress(w io.Writer, rows int) func(sent int) {
 // databaseURL returns the flag's or the environment's, checked as far as it
 // can be without connecting.
 func databaseURL(c *cli.Context) (string, error) {
-	url := c.String("database-url")
+	url, err := settings.Secret(c, "database-url")
+	if err != nil {
+		return "", err
+	}
 	if url == "" {
 		return "", usagef("no database: set DATABASE_URL, or --database-url=postgres://user@host/name")
 	}

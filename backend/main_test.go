@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -62,10 +63,14 @@ func TestRun_WrongUsageExits2AndSaysWhy(t *testing.T) {
 		"seed --rows 5":       "no database: set DATABASE_URL",
 		"createsuperuser":     "no database: set DATABASE_URL",
 		"createsuperuser ada": `createsuperuser takes no "ada"`,
-		"createsuperuser --database-url=postgres://u@h/d":            "SUPERUSER_PASSWORD",
-		"serve --redis-url=http://h --database-url=postgres://u@h/d": "--redis-url: ",
-		"seed --database-url":                               "flag needs an argument",
-		"seed --database-url=postgres://u:hunter2@h:port/d": "--database-url: cannot parse `postgres://u:xxxxx@h:port/d`",
+		"createsuperuser --database-url=postgres://u@h/d":                    "SUPERUSER_PASSWORD",
+		"serve --redis-url=http://h --database-url=postgres://u@h/d":         "--redis-url: ",
+		"serve --log-level=loud":                                             `--log-level (LOG_LEVEL): there is no level "loud", only debug, info, warn, error`,
+		"serve --log-level=ghost=debug":                                      `--log-level (LOG_LEVEL): there is no component "ghost", only serve, replication, `,
+		"serve --trusted-proxies=nowhere --database-url=postgres://u@h/d":    `--trusted-proxies: "nowhere" is neither an address nor a network`,
+		"migrate --database-url=postgres://u@h/d --database-url-file=/there": "--database-url and --database-url-file (or their variables) are both set",
+		"seed --database-url":                                                "flag needs an argument",
+		"seed --database-url=postgres://u:hunter2@h:port/d":                  "--database-url: cannot parse `postgres://u:xxxxx@h:port/d`",
 	} {
 		code, stdout, stderr := backend(t, strings.Fields(args)...)
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "backend: ") || !strings.Contains(stderr, want) || !strings.Contains(stderr, "\n  try: ") {
@@ -145,7 +150,7 @@ func TestRun_ServesUntilStopped(t *testing.T) {
 	}()
 	var addr string
 	sandboxtest.Eventually(t, 10*time.Second, func() error {
-		if found := regexp.MustCompile(`msg=serving addr=(\S+)`).FindStringSubmatch(stderr.String()); found != nil {
+		if found := regexp.MustCompile(`"msg":"serving",.*"addr":"([^"]+)"`).FindStringSubmatch(stderr.String()); found != nil {
 			addr = found[1]
 			return nil
 		}
@@ -160,7 +165,7 @@ func TestRun_ServesUntilStopped(t *testing.T) {
 		t.Errorf("%s: %s", w.Request.URL, w.Status)
 	}
 	stop()
-	if got := <-code; got != 0 || !strings.Contains(stderr.String(), "msg=stopped") {
+	if got := <-code; got != 0 || !strings.Contains(stderr.String(), `"msg":"stopped"`) {
 		t.Errorf("exit %d\n%s", got, &stderr)
 	}
 }
@@ -187,13 +192,44 @@ func TestRun_ReadsDotEnvBelowTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestRun_TheDatabaseMayStandInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("postgres://u:hunter2@127.0.0.1:1/from_file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"migrate", "seed", "createsuperuser --username ada --password a-long-one"} {
+		code, _, stderr := backend(t, append(strings.Fields(command), "--database-url-file", file)...)
+		if code != 1 || !strings.Contains(stderr, "127.0.0.1:1/from_file") {
+			t.Errorf("%s: exit %d\n%s", command, code, stderr)
+		}
+	}
+}
+
+// A key out of an example is for who debugs, who is told so; nobody else starts
+// with it.
+func TestRun_AKnownSecretKeyIsForDebuggingAlone(t *testing.T) {
+	const known = "your-secret-key-here"
+	args := []string{"serve", "--addr=127.0.0.1:0", "--database-url=postgres://u@127.0.0.1:1/d", "--trusted-proxies=192.0.2.7", "--secret-key=" + known}
+	code, _, stderr := backend(t, args...)
+	if code != 1 || !strings.HasPrefix(stderr, "backend: SECRET_KEY ") || strings.Contains(stderr, known) {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // as soon as it serves
+	var log output
+	code = run(ctx, append([]string{"backend"}, append(args, "--debug")...), io.Discard, &log)
+	if code != 0 || strings.Count(log.String(), "SECRET_KEY") != 1 || strings.Contains(log.String(), known) {
+		t.Errorf("exit %d\n%s", code, &log)
+	}
+}
+
 func TestRun_BrokenDotEnvIsSaid(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile(".env", []byte("DATABASE_URL\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var stderr output
-	if code := run(t.Context(), []string{"backend", "seed"}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "read .env: ") {
+	if code := run(t.Context(), []string{"backend", "seed"}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "read .env: line 1 is not of the form NAME=value") {
 		t.Errorf("exit %d\n%s", code, &stderr)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"walcache/backend/panel/users"
+	"walcache/proxy/settings"
 )
 
 func userFlags() []cli.Flag {
@@ -32,7 +33,7 @@ func createUser(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	password, err := secret(c, "password")
+	password, err := settings.Secret(c, "password")
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,8 @@
 //
 // ?format=json or ?format=html says which is wanted, else Accept does; see
 // choose. A change is made by whoever has the API token, or is signed in to the
-// panel; see writer. Package edit says what a property must be.
+// panel; see writer. Too many wrong tokens from one address get a 429. Package
+// edit says what a property must be.
 //
 // An answer that was read from the database, a missing property's 404
 // included, carries
@@ -42,6 +43,7 @@ import (
 
 	"walcache/backend/edit"
 	"walcache/backend/queryset"
+	"walcache/backend/trouble"
 	"walcache/proxy/coherence"
 	"walcache/proxy/web"
 )
@@ -64,12 +66,19 @@ type Config struct {
 	// User names the person who is signed in to the panel with this request.
 	// Without it nobody is. It may be called concurrently.
 	User func(*http.Request) (name string, ok bool)
+	// WrongToken is told of a request with a wrong token, and says how many
+	// whole seconds whoever sent it has to wait; 0 if it was not one too many. Without
+	// it none is. It may be called concurrently.
+	WrongToken func(*http.Request) time.Duration
 	// Release names the release, for /healthz.
 	Release string
 	// Current reports whether there is no newer release: what an older one answers
 	// is not kept. nil is always so. It may be called concurrently.
 	Current func() bool
-	Log     *slog.Logger // of failures; requests are not logged
+	// Outage logs that the database is away, for all who ask it; nil is one of this
+	// API's own.
+	Outage *trouble.Outage
+	Log    *slog.Logger // of failures; requests are not logged
 }
 
 type api struct {
@@ -83,7 +92,8 @@ type api struct {
 	log           *slog.Logger
 	pages         web.Pages
 	unpaged       unpaged
-	outage        outage
+	wrongToken    func(*http.Request) time.Duration // nil always says 0
+	outage        *trouble.Outage
 	mux           *http.ServeMux
 }
 
@@ -98,10 +108,14 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the pages: %w", err)
 	}
+	c.Log = c.Log.With("component", "api")
+	if c.Outage == nil {
+		c.Outage = trouble.NewOutage("database", c.Log)
+	}
 	a := &api{
 		query: c.Query, direct: c.Direct, edit: c.Edit,
 		token: c.Token, user: c.User, origins: http.NewCrossOriginProtection(),
-		release: c.Release, current: c.Current, log: c.Log, outage: outage{log: c.Log},
+		release: c.Release, current: c.Current, log: c.Log, wrongToken: c.WrongToken, outage: c.Outage,
 		pages: pages, unpaged: make(unpaged, mostUnpaged), mux: http.NewServeMux(),
 	}
 	a.route()
@@ -179,7 +193,7 @@ func (a *api) querying(h handler) handler {
 		defer cancel()
 		err := h(w, r.WithContext(ctx))
 		if err == nil {
-			a.outage.end()
+			a.outage.End()
 		}
 		return err
 	}

@@ -60,16 +60,3 @@ func TestChoose_FormatThenAcceptThenTheUsual(t *testing.T) {
 		}
 	}
 }
-
-func FuzzPreferred(f *testing.F) {
-	f.Add("text/html;q=0.5, */*;q=0.6")
-	f.Add(`a/b;c="\",", d`)
-	f.Fuzz(func(t *testing.T, accept string) {
-		preferred([]string{accept}, asHTML)
-		for _, member := range splitList(accept) {
-			if member == "" {
-				t.Errorf("an empty member in %q", accept)
-			}
-		}
-	})
-}

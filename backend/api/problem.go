@@ -1,18 +1,13 @@
 package api
 
 import (
-	"context"
 	"errors"
-	"io"
 	"maps"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"walcache/backend/edit"
+	"walcache/backend/trouble"
 )
 
 // problem is an error in words for the client.
@@ -100,13 +95,14 @@ func (a *api) explain(r *http.Request, err error) *problem {
 		return wrongFields(http.StatusUnprocessableEntity, invalid)
 	case errors.Is(err, edit.ErrNotFound):
 		return noProperty(r.PathValue("id"))
-	case conflicting(err):
-		return &problem{status: http.StatusConflict, reason: conflictReason(err)}
-	case unavailable(err):
-		// A client that left has cancelled its query; the database is well.
-		if !errors.Is(r.Context().Err(), context.Canceled) {
-			a.outage.add(err)
-		}
+	}
+	switch trouble.Of(err) {
+	case trouble.Conflict:
+		return &problem{status: http.StatusConflict, reason: "somebody else changed the same data at the same time, and nothing was done: try again"}
+	case trouble.Refused:
+		return &problem{status: http.StatusConflict, reason: "the data in the database does not allow this: " + trouble.Reason(err)}
+	case trouble.Away:
+		a.outage.Add(r.Context(), err)
 		p := &problem{status: http.StatusServiceUnavailable, header: header("Retry-After", "2")} // seconds
 		p.reason = "the database is unavailable, try again soon"
 		if maybeDone(r.Method, err) {
@@ -118,51 +114,8 @@ func (a *api) explain(r *http.Request, err error) *problem {
 	return &problem{status: http.StatusInternalServerError, reason: "an error of the service, which has logged it"}
 }
 
-// conflicting reports whether the database refused a change because of the data
-// that it has, and has undone it.
-func conflicting(err error) bool {
-	var answer *pgconn.PgError
-	return errors.As(err, &answer) && (strings.HasPrefix(answer.Code, "23") || strings.HasPrefix(answer.Code, "40"))
-}
-
-func conflictReason(err error) string {
-	var answer *pgconn.PgError
-	if errors.As(err, &answer) && strings.HasPrefix(answer.Code, "23") { // integrity constraint violation
-		return "the data in the database does not allow this: " + answer.Message
-	}
-	return "somebody else changed the same data at the same time, try again" // transaction rollback
-}
-
-// unavailable reports whether the database could not be asked, or would not
-// answer for now, so that the same request may succeed later.
-func unavailable(err error) bool {
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
-		return true
-	}
-	var answer *pgconn.PgError
-	if errors.As(err, &answer) {
-		return slices.ContainsFunc(passing, func(class string) bool { return strings.HasPrefix(answer.Code, class) })
-	}
-	var broken net.Error
-	return errors.As(err, &broken) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-}
-
 // maybeDone reports whether a request may have changed something although that is
 // not known.
 func maybeDone(method string, err error) bool {
-	return method != http.MethodGet && method != http.MethodHead && edit.MaybeDone(err)
-}
-
-// passing are the classes, and a few codes, of the errors of PostgreSQL that
-// end by themselves (PostgreSQL documentation, appendix A).
-var passing = []string{
-	"08",    // connection exception
-	"53",    // insufficient resources, as too many connections
-	"55",    // object not in prerequisite state, as a lock not available
-	"57",    // operator intervention, as a shutdown or a cancelled statement
-	"58",    // system error
-	"42P01", // undefined table: the migration that makes it has not run yet
-	"42703", // undefined column, likewise
+	return method != http.MethodGet && method != http.MethodHead && trouble.MaybeDone(err)
 }

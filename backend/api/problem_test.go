@@ -4,27 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"walcache/backend/trouble"
 )
 
-func TestUnavailable_TellsTheDatabaseFromOurMistakes(t *testing.T) {
-	for err, want := range map[error]bool{
-		context.DeadlineExceeded:               true,
-		new(pgconn.ConnectError):               true,
-		&pgconn.PgError{Code: "57P03"}:         true,  // cannot connect now
-		&pgconn.PgError{Code: "53300"}:         true,  // too many connections
-		&pgconn.PgError{Code: "42P01"}:         true,  // undefined table
-		&pgconn.PgError{Code: "42601"}:         false, // syntax error
-		&pgconn.PgError{Code: ""}:              false,
-		errors.New("cannot scan into *string"): false,
+func TestExplain_TheSameErrorHasOneAnswer(t *testing.T) {
+	a := &api{log: discard, outage: trouble.NewOutage("database", discard)}
+	for err, want := range map[error]struct {
+		status int
+		reason string
+	}{
+		&pgconn.PgError{Code: "57P03"}:                    {503, "the database is unavailable, try again soon"},
+		&pgconn.PgError{Code: "40P01"}:                    {409, "somebody else changed the same data at the same time, and nothing was done: try again"},
+		&pgconn.PgError{Code: "23505", Message: "taken"}:  {409, "the data in the database does not allow this: taken"},
+		&pgconn.PgError{Code: "42601", Message: "secret"}: {500, "an error of the service, which has logged it"},
 	} {
-		if got := unavailable(fmt.Errorf("list properties: %w", err)); got != want {
-			t.Errorf("%#v: %v", err, got)
+		p := a.explain(httptest.NewRequest("POST", "/", nil), fmt.Errorf("create: %w", err))
+		if p.status != want.status || p.reason != want.reason {
+			t.Errorf("%v: %d %s", err, p.status, p.reason)
 		}
 	}
 }
@@ -48,7 +50,7 @@ func TestMaybeDone_OnlyWhereTheConnectionBroke(t *testing.T) {
 }
 
 func TestQuerying_BoundsTheQuery(t *testing.T) {
-	a := &api{outage: outage{log: slog.Default()}}
+	a := &api{outage: trouble.NewOutage("database", discard)}
 	err := a.querying(func(_ http.ResponseWriter, r *http.Request) error {
 		if _, bounded := r.Context().Deadline(); !bounded {
 			return errors.New("the query may take for ever")

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"walcache/backend/db"
 	"walcache/backend/edit"
+	"walcache/proxy/web"
 )
 
 // tokenWriter is who changed what was changed with the API token.
@@ -23,7 +26,7 @@ const tokenWriter = "api"
 // request must come from a page of this site.
 func (a *api) writer(r *http.Request) (who string, err error) {
 	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
-		return tokenWriter, a.checkToken(strings.TrimSpace(token))
+		return tokenWriter, a.checkToken(r, strings.TrimSpace(token))
 	}
 	if a.user != nil {
 		if name, ok := a.user(r); ok {
@@ -39,16 +42,35 @@ func (a *api) writer(r *http.Request) (who string, err error) {
 	return "", unauthorized("", `send the header "Authorization: Bearer", with the service's API_TOKEN`+a.orSignIn())
 }
 
-func (a *api) checkToken(token string) error {
+// checkToken lets a right token pass, however many wrong ones came from the same
+// address: a program is not held up by another behind the same router. So what is
+// limited is what guesses cost; that none is right is for the token to see to,
+// which is to be as long as tokenless says.
+func (a *api) checkToken(r *http.Request, token string) error {
 	if a.token == "" {
 		return a.tokenless()
 	}
 	// Of hashes, so that the time does not tell the length either.
 	given, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.token))
-	if subtle.ConstantTimeCompare(given[:], want[:]) != 1 {
-		return unauthorized(`, error="invalid_token"`, "the token is not the service's API_TOKEN")
+	if subtle.ConstantTimeCompare(given[:], want[:]) == 1 {
+		return nil
 	}
-	return nil
+	if a.wrongToken != nil {
+		if wait := a.wrongToken(r); wait > 0 {
+			return tooManyTokens(wait)
+		}
+	}
+	return unauthorized(`, error="invalid_token"`, "the token is not the service's API_TOKEN")
+}
+
+// tooManyTokens tells a client to wait (RFC 6585 section 4).
+func tooManyTokens(wait time.Duration) *problem {
+	seconds := strconv.Itoa(int(wait / time.Second))
+	return &problem{
+		status: http.StatusTooManyRequests,
+		reason: "too many wrong tokens from this address: wait " + seconds + " seconds, and send the service's API_TOKEN",
+		header: header("Retry-After", seconds),
+	}
 }
 
 func unauthorized(because, reason string) *problem {
@@ -213,7 +235,7 @@ func conditions(r *http.Request, name string) []string {
 	if values == nil {
 		return nil
 	}
-	return append([]string{}, splitList(strings.Join(values, ","))...)
+	return append([]string{}, web.SplitList(strings.Join(values, ","))...)
 }
 
 // includes reports whether one of our ETags, which are strong, is among those of

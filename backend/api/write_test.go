@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"text/tabwriter"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"walcache/backend/edit"
 	"walcache/backend/queryset"
 	"walcache/schema"
 
@@ -204,6 +207,44 @@ func TestWrites_WithoutATokenAreOff(t *testing.T) {
 		if w.StatusCode != 403 || !strings.Contains(body, "start it with one, such as the output of: openssl rand -hex 32") {
 			t.Errorf("%s: %d %s", what, w.StatusCode, body)
 		}
+	}
+}
+
+func TestWrongTokens_WaitAndARightOnePasses(t *testing.T) {
+	s := newMigratedSite(t)
+	var told atomic.Int64
+	handler, err := New(Config{
+		Query: queryset.New(s.pool), Edit: edit.New(s.pool), Token: token, Log: discard,
+		WrongToken: func(*http.Request) time.Duration {
+			if told.Add(1) > 2 {
+				return 7 * time.Second
+			}
+			return 0
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serve(handler)
+	wrong := []string{"Authorization", "Bearer guess"}
+	for i, want := range []int{401, 401, 429, 429} {
+		w, body := s.send("DELETE", "/properties/1/", "", wrong...)
+		if w.StatusCode != want || strings.Contains(body, token) {
+			t.Errorf("number %d: %d %s", i+1, w.StatusCode, body)
+		}
+		if want == 429 {
+			expectHeader(t, "too many", w, "Retry-After", "7")
+			expectHeader(t, "too many", w, "Cache-Control", "no-store")
+			if !strings.Contains(body, "too many wrong tokens from this address: wait 7 seconds") {
+				t.Error(body)
+			}
+		}
+	}
+	if w, body := s.send("POST", "/properties/", hut, headers(bearer, typeJSON)...); w.StatusCode != 201 {
+		t.Errorf("the right token: %d %s", w.StatusCode, body)
+	}
+	if n := told.Load(); n != 4 {
+		t.Errorf("told of %d wrong tokens", n)
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"walcache/backend/db"
@@ -35,15 +34,6 @@ type Editor struct {
 
 // New returns an Editor that takes its connections from the pool.
 func New(pool *pgxpool.Pool) *Editor { return &Editor{pool: pool} }
-
-// MaybeDone reports whether a change that failed with this error may have been
-// made all the same: the connection broke, perhaps after COMMIT was sent. Where
-// the database has answered, or was never asked, nothing was done.
-func MaybeDone(err error) bool {
-	var connect *pgconn.ConnectError
-	var answer *pgconn.PgError
-	return !errors.As(err, &connect) && !errors.As(err, &answer) && !pgconn.SafeToRetry(err)
-}
 
 // The actions that a line in changes can tell of.
 const (

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"walcache/backend/panel/users"
+	"walcache/backend/trouble"
 )
 
 // login is the page on which somebody logs in.
@@ -67,8 +68,9 @@ func (p *Panel) logIn(w http.ResponseWriter, r *http.Request, v *visit) error {
 		return err
 	}
 	if wait > 0 {
-		p.tooMany.add(p.log, client, wait)
-		return p.putOff(w, r, l, wait)
+		p.tooManyTries.add(p.log, client, wait)
+		l.Error = "Too many tries to log in. " + askToWait(w, wait)
+		return p.loginPage(w, r, http.StatusTooManyRequests, l)
 	}
 	user, err := users.LogIn(ctx, p.pool, l.Name, r.PostForm.Get("password"))
 	switch {
@@ -103,6 +105,8 @@ func (p *Panel) logIn(w http.ResponseWriter, r *http.Request, v *visit) error {
 // tooMany logs tries that are put off, at a fixed rate with their number: whoever
 // floods the login is not to fill the disk as well.
 type tooMany struct {
+	what string
+
 	mu     sync.Mutex // guards the following
 	logged time.Time
 	n      int
@@ -112,18 +116,17 @@ func (m *tooMany) add(log *slog.Logger, client netip.Addr, wait time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.n++
-	if now := time.Now(); now.Sub(m.logged) >= outageEvery {
-		log.Warn("login put off: too many tries", "tries", m.n, "client", client, "wait", wait)
+	if now := time.Now(); now.Sub(m.logged) >= trouble.LogEvery {
+		log.Warn(m.what, "tries", m.n, "client", client, "wait", wait)
 		m.logged, m.n = now, 0
 	}
 }
 
-// putOff tells a client to wait, in whole seconds (RFC 9110 section 10.2.3).
-func (p *Panel) putOff(w http.ResponseWriter, r *http.Request, l login, wait time.Duration) error {
-	seconds := int((wait + time.Second - 1) / time.Second)
-	w.Header().Set("Retry-After", strconv.Itoa(seconds))
-	l.Error = fmt.Sprintf("Too many tries to log in. Wait %d seconds, then try again.", seconds)
-	return p.loginPage(w, r, http.StatusTooManyRequests, l)
+// askToWait tells a client to wait (RFC 6585 section 4), and returns that in words.
+func askToWait(w http.ResponseWriter, wait time.Duration) string {
+	seconds := strconv.Itoa(int(wait / time.Second))
+	w.Header().Set("Retry-After", seconds)
+	return "Wait " + seconds + " seconds, then try again."
 }
 
 func (p *Panel) logOut(w http.ResponseWriter, r *http.Request, v *visit) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
@@ -13,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"walcache/backend/panel/users"
+	"walcache/backend/trouble"
 	"walcache/proxy/sandbox/sandboxtest"
 )
 
@@ -382,18 +384,22 @@ func TestRedisAway_IsSaidUntilItIsBack(t *testing.T) {
 	if _, ok := s.panel.User(r); ok {
 		t.Error("somebody has logged in")
 	}
-	if n := strings.Count(s.log.String(), "panel cannot answer"); n == 0 || n > 5 {
+	if n := strings.Count(s.log.String(), "redis unavailable"); n == 0 || n > 5 {
 		t.Errorf("logged %d times", n)
 	}
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	sandboxtest.Eventually(t, 10*time.Second, func() error {
-		if w := s.browser().do("POST", "/admin/login/", form); w.StatusCode != 303 {
+		if w := ada.do("POST", "/admin/login/", form); w.StatusCode != 303 {
 			return fmt.Errorf("%d %s", w.StatusCode, w.body)
 		}
 		return nil
 	})
+	ada.get("/admin/").expect(t, 200)
+	if n := strings.Count(s.log.String(), "redis available again"); n != 1 {
+		t.Errorf("the end is logged %d times", n)
+	}
 }
 
 func TestDatabaseAway_Is503UntilItIsBack(t *testing.T) {
@@ -415,6 +421,9 @@ func TestDatabaseAway_Is503UntilItIsBack(t *testing.T) {
 		}
 		return nil
 	})
+	if log := s.log.String(); !strings.Contains(log, "database unavailable") || strings.Count(log, "database available again") != 1 {
+		t.Errorf("the outage is not told, or not that it is over:\n%s", log)
+	}
 }
 
 func TestCheckSecret_SaysHowToMakeOne(t *testing.T) {
@@ -457,12 +466,22 @@ func TestNew_MakesASecretAndSaysSo(t *testing.T) {
 	}
 }
 
-func TestUnavailable_IsNotEveryError(t *testing.T) {
-	if unavailable(errors.New("a mistake of ours")) || !unavailable(context.DeadlineExceeded) {
-		t.Error("errors are mixed up")
-	}
-	p := &Panel{log: slog.New(slog.DiscardHandler)}
-	if told := p.explain(httptest.NewRequest("GET", "/", nil), errors.New("secret detail")); told.status != http.StatusInternalServerError || strings.Contains(told.reason, "detail") {
-		t.Errorf("%+v", told)
+func TestExplain_TheSameErrorHasOneAnswer(t *testing.T) {
+	discard := slog.New(slog.DiscardHandler)
+	p := &Panel{log: discard, database: trouble.NewOutage("database", discard)}
+	for err, want := range map[error]struct {
+		status int
+		reason string
+	}{
+		&pgconn.PgError{Code: "57P03"}:                   {503, "The database is away."},
+		context.DeadlineExceeded:                         {503, "Look whether the change was made"},
+		&pgconn.PgError{Code: "40P01"}:                   {409, "Somebody else changed the same at the same time, and nothing was saved."},
+		&pgconn.PgError{Code: "23505", Message: "taken"}: {409, "The data in the database does not allow this: taken"},
+		errors.New("secret detail"):                      {500, "An error of the service, which has logged it."},
+	} {
+		told := p.explain(httptest.NewRequest("POST", "/", nil), fmt.Errorf("save: %w", err))
+		if told.status != want.status || !strings.Contains(told.reason, want.reason) {
+			t.Errorf("%v: %d %s", err, told.status, told.reason)
+		}
 	}
 }

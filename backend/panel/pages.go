@@ -60,7 +60,7 @@ func (p *Panel) show(w http.ResponseWriter, r *http.Request, v *visit, status in
 // gone away meanwhile: what it tells of is done.
 func (p *Panel) tell(r *http.Request, v *visit, message string) {
 	if err := p.sessions.Tell(r.Context(), v.session, message); err != nil {
-		p.away(r, err)
+		p.explain(r, err) // to the log alone
 	}
 }
 

@@ -2,6 +2,7 @@
 //
 //	/admin/                            the properties: search, location, sort, pages
 //	/admin/login/  /admin/logout/
+//	/admin/password/                   one's own
 //	/admin/properties/add/
 //	/admin/properties/{id}/            change
 //	/admin/properties/{id}/delete/     ask, then delete
@@ -47,6 +48,7 @@ import (
 	"walcache/backend/panel/keep"
 	"walcache/backend/panel/session"
 	"walcache/backend/panel/throttle"
+	"walcache/backend/trouble"
 	"walcache/proxy/web"
 )
 
@@ -73,7 +75,10 @@ type Config struct {
 	// TrustedProxies are the peers that are believed about the client; nil
 	// stands for this machine and private networks.
 	TrustedProxies []netip.Prefix
-	Log            *slog.Logger
+	// Outage logs that the database is away, for all who ask it; nil is one of this
+	// panel's own.
+	Outage *trouble.Outage
+	Log    *slog.Logger
 }
 
 // Panel answers every request below /admin/, and /admin itself. It may be used
@@ -89,8 +94,9 @@ type Panel struct {
 	origins  *http.CrossOriginProtection
 	pages    web.Pages
 	mux      *http.ServeMux
-	outage   outage
-	tooMany  tooMany
+
+	database, redis             *trouble.Outage
+	tooManyTries, tooManyTokens tooMany
 }
 
 // New returns a panel, and connects to nothing yet. The error is one of the
@@ -100,6 +106,7 @@ func New(c Config) (*Panel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the panel's pages: %w", err)
 	}
+	c.Log = c.Log.With("component", "panel")
 	memory := &keep.Memory{}
 	var keeper session.Keeper = memory
 	var counter throttle.Counter = memory
@@ -112,6 +119,9 @@ func New(c Config) (*Panel, error) {
 	if c.SecretKey == "" {
 		c.SecretKey = randomSecret()
 		c.Log.Warn("sessions of the panel end with this process, since SECRET_KEY is not set")
+	}
+	if c.Outage == nil {
+		c.Outage = trouble.NewOutage("database", c.Log)
 	}
 	if c.TrustedProxies == nil {
 		c.TrustedProxies = private
@@ -127,7 +137,11 @@ func New(c Config) (*Panel, error) {
 		origins:  http.NewCrossOriginProtection(),
 		pages:    pages,
 		mux:      http.NewServeMux(),
-		outage:   outage{log: c.Log},
+		database: c.Outage,
+		redis:    trouble.NewOutage("redis", c.Log),
+
+		tooManyTries:  tooMany{what: "login put off: too many tries"},
+		tooManyTokens: tooMany{what: "too many wrong API tokens"},
 	}
 	p.routes()
 	return p, nil
@@ -136,6 +150,7 @@ func New(c Config) (*Panel, error) {
 func (p *Panel) routes() {
 	p.handle("login/", route{open: true, get: p.showLogin, post: p.logIn})
 	p.handle("logout/", route{open: true, post: p.logOut})
+	p.handle("password/", route{get: p.showPassword, post: p.changePassword})
 	p.mux.HandleFunc("GET "+home+"panel.css", styles) // for the page that says what is away, too
 	p.handle("", route{get: p.list})
 	p.handle("history/", route{get: p.allHistory})

@@ -32,7 +32,7 @@ func TestForms_NeedTheTokenOfTheirSession(t *testing.T) {
 	ada, other := s.ada(), s.ada()
 	page := ada.get(path(id, "delete/"))
 	for _, token := range []string{"", "x", hidden.FindStringSubmatch(other.get("/admin/").body)[2]} {
-		for _, p := range []string{path(id, "delete/"), path(id, ""), "/admin/properties/add/", "/admin/logout/"} {
+		for _, p := range []string{path(id, "delete/"), path(id, ""), "/admin/properties/add/", "/admin/password/", "/admin/logout/"} {
 			ada.resend(p, page.body, "token", token).expect(t, 403, "another session")
 		}
 	}
@@ -64,7 +64,7 @@ func TestEveryPage_IsForThoseWhoHaveLoggedIn(t *testing.T) {
 	s := newSite(t)
 	id := s.insert("Loft", "1", "x")
 	b := s.browser()
-	for _, p := range []string{"/admin/", "/admin/history/", "/admin/properties/add/", path(id, ""), path(id, "delete/"), path(id, "history/"), path(99, "")} {
+	for _, p := range []string{"/admin/", "/admin/history/", "/admin/password/", "/admin/properties/add/", path(id, ""), path(id, "delete/"), path(id, "history/"), path(99, "")} {
 		if w := b.get(p).expect(t, 303).without(t, "Loft"); w.to() != "/admin/login/?next="+url.QueryEscape(p) {
 			t.Errorf("%s: sent to %q", p, w.to())
 		}
@@ -92,6 +92,7 @@ func TestWrongRequests_AreToldWhatIsWrong(t *testing.T) {
 		{"PUT", path(id, ""), 405, "GET, HEAD, POST"},
 		{"OPTIONS", "/admin/history/", 405, "GET, HEAD"},
 		{"GET", "/admin/logout/", 405, "POST"},
+		{"PUT", "/admin/password/", 405, "GET, HEAD, POST"},
 		{"PATCH", "/admin/login/", 405, "GET, HEAD, POST"},
 		{"GET", "/admin/nowhere/", 404, ""},
 		{"GET", "/admin/properties/", 404, ""},

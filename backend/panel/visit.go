@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,12 +27,29 @@ type visit struct {
 func (p *Panel) User(r *http.Request) (name string, ok bool) {
 	v, err := p.visit(r)
 	if err != nil {
-		p.outage.add(err)
+		p.explain(r, err) // to the log alone
 	}
 	if v == nil {
 		return "", false
 	}
 	return v.user.Name, true
+}
+
+// WrongToken counts a request with a wrong token towards what its address may
+// send of them. It returns how many whole seconds the client has to wait, 0 if
+// this one was not too many, or if Redis, where it is counted, is away.
+func (p *Panel) WrongToken(r *http.Request) (wait time.Duration) {
+	client := p.client(r)
+	wait, err := p.tries.WrongToken(r.Context(), client)
+	switch {
+	case err != nil:
+		p.explain(r, err) // to the log alone
+	case wait > 0:
+		p.tooManyTokens.add(p.log, client, wait)
+	default:
+		p.log.Warn("wrong API token", "client", client)
+	}
+	return wait
 }
 
 // visit returns who asks, or nil if nobody has logged in. The row of the user is
@@ -50,10 +68,12 @@ func (p *Panel) visit(r *http.Request) (*visit, error) {
 	case err != nil:
 		return nil, err
 	}
+	p.redis.End()
 	user, err := p.query.GetUser(ctx, s.User)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("get user %d: %w", s.User, err)
 	}
+	p.database.End()
 	if !p.sessions.Holds(s, user) {
 		return nil, p.sessions.End(ctx, s.ID)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"walcache/backend/db"
+	"walcache/proxy/sandbox/sandboxtest"
 )
 
 // BenchmarkRead compares reading from the cache with the query, by one client
@@ -64,19 +65,48 @@ func (s *site) compare(b *testing.B, what string, read func(ctx context.Context,
 	}
 }
 
-// BenchmarkDecode is what the cache costs beside Redis.
+// BenchmarkDecode is what the cache costs beside Redis, on reading.
 func BenchmarkDecode(b *testing.B) {
-	rows := make([]db.GetPropertyRow, 10_000)
+	for _, n := range []int{10, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			data := encode(sampleCodec, sampleShape, sampleAbout(n), benchRows(n))
+			text := string(data)
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode(sampleCodec, sampleKey, sampleShape, data, text); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkStore is what an entry costs the writer, with and without Redis.
+func BenchmarkStore(b *testing.B) {
+	url, prefix := sandboxtest.Redis(b)
+	client := newClient(b, url)
+	for _, n := range []int{10, 1000, 10_000} {
+		rows, about := benchRows(n), sampleAbout(n)
+		b.Run(fmt.Sprint("encode/", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				encode(sampleCodec, sampleShape, about, rows)
+			}
+		})
+		b.Run(fmt.Sprint("redis/", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				must(b, client.Set(b.Context(), prefix+"x", encode(sampleCodec, sampleShape, about, rows), querysetLife).Err())
+			}
+		})
+	}
+}
+
+func benchRows(n int) []db.GetPropertyRow {
+	rows := make([]db.GetPropertyRow, n)
 	for i := range rows {
 		rows[i] = db.GetPropertyRow{ID: int64(i), Title: fmt.Sprint("Property number ", i), Description: fmt.Sprintf("%070d", i), Price: "2100.00", Location: "location 17"}
 	}
-	data := encode(sampleCodec, sampleKey, sampleShape, entry[db.GetPropertyRow]{sampleAsOf, 1, rows})
-	text := string(data)
-	b.SetBytes(int64(len(data)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := decode(sampleCodec, sampleKey, sampleShape, data, text); err != nil {
-			b.Fatal(err)
-		}
-	}
+	return rows
 }

@@ -42,7 +42,7 @@ type Config struct {
 	Truth Truth
 	// Budget is how long a look into Redis may take; 0 is 50 ms.
 	Budget time.Duration
-	// Log gets what an operator should know; nil is slog.Default.
+	// Log gets what an operator should know; nil is nobody.
 	Log *slog.Logger
 }
 
@@ -73,11 +73,11 @@ func NewCached(conns db.DBTX, c Config) *Querier {
 		c.Budget = defaultBudget
 	}
 	if c.Log == nil {
-		c.Log = slog.Default()
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	q := New(conns)
 	q.cache = &cache{
-		client: c.Client, prefix: c.Prefix + "qs:", truth: c.Truth, budget: c.Budget, log: c.Log, conns: conns,
+		client: c.Client, prefix: c.Prefix + "qs:", truth: c.Truth, budget: c.Budget, log: c.Log.With("component", "queryset"), conns: conns,
 		queue: make(chan job, queueEntries), breaker: breaker{tripped: make(chan string, 1)},
 	}
 	q.cache.room.Store(math.MaxInt64) // until keepRoom has looked

@@ -14,6 +14,7 @@ import (
 
 	"walcache/backend/db"
 	"walcache/proxy/coherence"
+	"walcache/proxy/querysets"
 	"walcache/proxy/sandbox/sandboxtest"
 )
 
@@ -189,7 +190,7 @@ func TestCache_WhatIsNoEntryIsReadFromTheDatabase(t *testing.T) {
 		"the entry of another key": foreign,
 		"a corrupted entry":        corrupt,
 		"an empty value":           {},
-		"an earlier release's":     encode(before.rows, name, before.shape, entry[db.GetPropertyRow]{coherence.Position{Epoch: "k3f9", LSN: lsn}, lsn, nil}),
+		"an earlier release's":     encode(before.rows, before.shape, coherence.Kept{Key: name, AsOf: coherence.Position{Epoch: "k3f9", LSN: lsn}, Until: lsn}, nil),
 	} {
 		must(t, s.client.Set(t.Context(), name, value, time.Hour).Err())
 		if title := s.title(); title != "Loft" {
@@ -204,6 +205,31 @@ func TestCache_WhatIsNoEntryIsReadFromTheDatabase(t *testing.T) {
 	}
 	if s.Stats().Open {
 		t.Error("what is wrong with a value is taken for Redis not answering")
+	}
+}
+
+func TestCache_OperatorsSeeWhatItKeeps(t *testing.T) {
+	s := newSite(t)
+	stamp := s.tracker.Stamp()
+	s.warmList()
+	s.warmProperty()
+	list, _, err := querysets.List(t.Context(), s.client, s.prefix, 10)
+	must(t, err)
+	want := map[string]struct {
+		rows int
+		tag  coherence.Tag
+	}{"all_properties": {2, properties}, "property:1": {1, property1}}
+	for _, q := range list {
+		w, present := want[q.Name]
+		if q.Present != present || q.Problem != nil {
+			t.Errorf("%+v", q)
+		}
+		if present && (q.AsOf != stamp || q.Until < stamp.LSN || q.Rows != w.rows || !slices.Equal(q.Tags, []coherence.Tag{w.tag}) || q.Age > patience) {
+			t.Errorf("%+v, want it as of %v", q, stamp)
+		}
+	}
+	if len(list) != 3 {
+		t.Errorf("%d querysets: %+v", len(list), list)
 	}
 }
 

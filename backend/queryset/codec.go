@@ -11,19 +11,19 @@ import (
 	"walcache/proxy/coherence"
 )
 
-// An entry in Redis is these bytes. Numbers are varints, unless they say
-// otherwise; a text is its length and its bytes.
+// An entry in Redis begins with a coherence.Kept, which anybody can read: its key,
+// what it is as of, under which tags, the number of its rows. These bytes follow,
+// for this package alone:
 //
 //	"wcq", version   1 byte
 //	checksum         4 bytes, CRC-32C of all that follows, little-endian
 //	shape            8 bytes, little-endian, see newStatement
-//	key              a text: the key that the entry is under
-//	epoch, as of     a text and a number, see entry
-//	until            a number, see entry
-//	rows             their number, and each as its codec writes it
+//	rows             each as its codec writes it; numbers are varints, a text is
+//	                 its length and its bytes
 const (
-	magic      = "wcq\x01"
+	magic      = "wcq\x02"
 	headerSize = len(magic) + 4
+	shapeSize  = 8
 
 	// maxEntry is the size, in bytes, of the largest entry that is kept.
 	maxEntry = 8 << 20
@@ -53,53 +53,49 @@ type codec[R any] interface {
 }
 
 // sizeOf is the size, in bytes, of an entry, or a few bytes more.
-func sizeOf[R any](c codec[R], key string, rows []R) int {
-	size := headerSize + 8 + len(key) + 64 + 6*binary.MaxVarintLen64
+func sizeOf[R any](c codec[R], about coherence.Kept, rows []R) int {
+	size := about.Size() + headerSize + shapeSize
 	for i := range rows {
 		size += c.size(&rows[i])
 	}
 	return size
 }
 
-// encode writes the entry of a key.
-func encode[R any](c codec[R], key string, shape uint64, e entry[R]) []byte {
-	b := make([]byte, headerSize, sizeOf(c, key, e.rows))
+// encode writes an entry: what is said about it, and its rows.
+func encode[R any](c codec[R], shape uint64, about coherence.Kept, rows []R) []byte {
+	about.Rows = len(rows)
+	b := about.Append(make([]byte, 0, sizeOf(c, about, rows)))
+	body := len(b)
+	b = append(b, magic+"csum"...)
 	b = binary.LittleEndian.AppendUint64(b, shape)
-	b = appendText(b, key)
-	b = appendText(b, e.asOf.Epoch)
-	b = binary.AppendUvarint(b, uint64(e.asOf.LSN))
-	b = binary.AppendUvarint(b, uint64(e.until))
-	b = binary.AppendUvarint(b, uint64(len(e.rows)))
-	for i := range e.rows {
-		b = c.append(b, &e.rows[i])
+	for i := range rows {
+		b = c.append(b, &rows[i])
 	}
-	return seal(b)
+	seal(b[body:])
+	return b
 }
 
-// seal writes the header before what it is about.
-func seal(b []byte) []byte {
-	copy(b, magic)
-	binary.LittleEndian.PutUint32(b[len(magic):], crc32.Checksum(b[headerSize:], castagnoli))
-	return b
+// seal writes the checksum of what follows it.
+func seal(body []byte) {
+	binary.LittleEndian.PutUint32(body[len(magic):], crc32.Checksum(body[headerSize:], castagnoli))
 }
 
 // decode reads what encode wrote under the same key and shape, given as bytes
 // and as the same string. Everything else is an error.
 func decode[R any](c codec[R], key string, shape uint64, data []byte, text string) (*entry[R], error) {
-	if len(data) < headerSize+8 || text[:len(magic)] != magic ||
-		binary.LittleEndian.Uint32(data[len(magic):]) != crc32.Checksum(data[headerSize:], castagnoli) ||
-		binary.LittleEndian.Uint64(data[headerSize:]) != shape {
+	about, body, err := coherence.SkimKept(data, key)
+	if err != nil || len(body) < headerSize+shapeSize || string(body[:len(magic)]) != magic ||
+		binary.LittleEndian.Uint32(body[len(magic):]) != crc32.Checksum(body[headerSize:], castagnoli) ||
+		binary.LittleEndian.Uint64(body[headerSize:]) != shape {
 		return nil, errForeign
 	}
-	r := reader{data: data, text: text, pos: headerSize + 8}
-	if r.next() != key {
-		return nil, errForeign
+	r := reader{data: data, text: text, pos: len(data) - len(body) + headerSize + shapeSize}
+	e := &entry[R]{asOf: about.AsOf, until: about.Until}
+	if about.Rows > (len(data)-r.pos)/c.least() {
+		return nil, errForeign // before a list is made for them
 	}
-	e := new(entry[R])
-	e.asOf = coherence.Position{Epoch: r.next(), LSN: coherence.LSN(r.number(math.MaxUint64))}
-	e.until = coherence.LSN(r.number(math.MaxUint64))
-	if n := r.count(c.least()); n > 0 {
-		e.rows = make([]R, n)
+	if about.Rows > 0 {
+		e.rows = make([]R, about.Rows)
 	}
 	for i := 0; i < len(e.rows) && !r.failed; i++ {
 		c.read(&r, &e.rows[i])
@@ -142,18 +138,11 @@ func (r *reader) signed() int64 {
 	return n
 }
 
-// count reads the length of a list whose members take size bytes at least, so
-// that no list is made for members that are not there.
-func (r *reader) count(size int) int {
-	n := r.number(math.MaxInt32)
-	if r.failed = r.failed || int(n) > (len(r.data)-r.pos)/size; r.failed {
-		return 0
-	}
-	return int(n)
-}
-
 func (r *reader) next() string {
-	n := r.count(1)
+	n := int(r.number(math.MaxInt32))
+	if r.failed = r.failed || n > len(r.data)-r.pos; r.failed {
+		return ""
+	}
 	r.pos += n
 	return r.text[r.pos-n : r.pos]
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,11 @@ const (
 	sampleShape = 0x0123456789abcdef
 )
 
+// sampleAbout is what is said of an entry, in which there is every bit.
+func sampleAbout(rows int) coherence.Kept {
+	return coherence.Kept{Key: sampleKey, AsOf: sampleAsOf, Until: math.MaxUint64, Tags: []coherence.Tag{properties}, Stored: time.Now(), Rows: rows}
+}
+
 func sampleEntry(rows int) entry[db.GetPropertyRow] {
 	e := entry[db.GetPropertyRow]{asOf: sampleAsOf, until: math.MaxUint64}
 	for i := range rows {
@@ -34,7 +40,7 @@ func sampleEntry(rows int) entry[db.GetPropertyRow] {
 }
 
 func encodeSample(rows int) []byte {
-	return encode(sampleCodec, sampleKey, sampleShape, sampleEntry(rows))
+	return encode(sampleCodec, sampleShape, sampleAbout(rows), sampleEntry(rows).rows)
 }
 
 func decodeSample(data []byte, key string, shape uint64) (*entry[db.GetPropertyRow], error) {
@@ -49,7 +55,7 @@ func TestCodec_ReadsWhatItWrote(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%d rows: %v\ngot  %v\nwant %v", n, err, got, want)
 		}
-		if size := sizeOf(sampleCodec, sampleKey, want.rows); len(data) > size {
+		if size := sizeOf(sampleCodec, sampleAbout(n), want.rows); len(data) > size {
 			t.Errorf("%d rows take %d bytes, and were said to take %d", n, len(data), size)
 		}
 	}
@@ -59,7 +65,7 @@ func TestCodec_ReadsWhatItWrote(t *testing.T) {
 
 func roundTrip[R any](t *testing.T, c codec[R], rows []R) {
 	t.Helper()
-	data := encode(c, sampleKey, sampleShape, entry[R]{sampleAsOf, 1, rows})
+	data := encode(c, sampleShape, sampleAbout(len(rows)), rows)
 	got, err := decode(c, sampleKey, sampleShape, data, string(data))
 	if err != nil || !reflect.DeepEqual(got.rows, rows) {
 		t.Errorf("got %v, %v, want %v", got, err, rows)
@@ -83,23 +89,46 @@ func TestCodec_AnythingElseIsAnError(t *testing.T) {
 		refused("a corrupted entry", data, sampleKey, sampleShape)
 		data[i] ^= bit
 	}
-	refused("more than an entry", seal(append(data, 0)), sampleKey, sampleShape)
+	about := sampleAbout(5).Append(nil)
+	body := data[len(about):]
+	refused("rows of which nothing is said", body, sampleKey, sampleShape)
+	refused("what is said of rows, alone", about, sampleKey, sampleShape)
+	refused("more rows than there are", append(sampleAbout(6).Append(nil), body...), sampleKey, sampleShape)
+	refused("fewer rows than there are", append(sampleAbout(4).Append(nil), body...), sampleKey, sampleShape)
+	refused("far more rows than there are", append(sampleAbout(math.MaxInt32).Append(nil), body...), sampleKey, sampleShape)
+	long := append(data, 0)
+	seal(long[len(about):])
+	refused("more than an entry", long, sampleKey, sampleShape)
 }
 
-// FuzzDecode has the decoder read anything that has the right checksum.
+// Anybody can tell what an entry is as of, and by which tags.
+func TestCodec_AnEntrySaysWhatItIs(t *testing.T) {
+	got, _, err := coherence.ReadKept(encodeSample(7), sampleKey)
+	want := sampleAbout(7)
+	if err != nil || got.AsOf != want.AsOf || got.Until != want.Until || got.Rows != 7 || !slices.Equal(got.Tags, want.Tags) || time.Since(got.Stored) > patience {
+		t.Errorf("%v: %+v", err, got)
+	}
+}
+
+// FuzzDecode has the decoder read anything that has the right checksums.
 func FuzzDecode(f *testing.F) {
 	for _, n := range []int{0, 1, 20} {
-		f.Add(encodeSample(n)[headerSize:])
+		f.Add(n, encodeSample(n)[len(sampleAbout(n).Append(nil))+headerSize:])
 	}
-	f.Add(encode(textRows{}, sampleKey, sampleShape, entry[string]{sampleAsOf, 1, []string{"a", ""}})[headerSize:])
-	f.Fuzz(func(t *testing.T, rest []byte) {
-		data := seal(append(make([]byte, headerSize), rest...))
+	texts := encode(textRows{}, sampleShape, sampleAbout(2), []string{"a", ""})
+	f.Add(2, texts[len(sampleAbout(2).Append(nil))+headerSize:])
+	f.Fuzz(func(t *testing.T, rows int, rest []byte) {
+		about := sampleAbout(rows)
+		data := about.Append(nil)
+		body := len(data)
+		data = append(append(data, magic+"csum"...), rest...)
+		seal(data[body:])
 		e, err := decodeSample(data, sampleKey, sampleShape)
 		if err == nil {
 			if len(e.rows)*sampleCodec.least() > len(data) {
 				t.Fatalf("%d rows from %d bytes", len(e.rows), len(data))
 			}
-			again := encode(sampleCodec, sampleKey, sampleShape, *e)
+			again := encode(sampleCodec, sampleShape, about, e.rows)
 			if back, err := decodeSample(again, sampleKey, sampleShape); err != nil || !reflect.DeepEqual(back, e) {
 				t.Fatalf("%v: %v became %v", err, e, back)
 			}

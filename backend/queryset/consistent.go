@@ -144,7 +144,7 @@ func (s *statement[A, R]) readInRound(ctx context.Context, q *Querier, round *ro
 		rows, err := s.run(round.snapshot, ctx, arg)
 		round.done = append(round.done, reading{tags: tags, deps: deps, truth: round.truth, asOf: round.stamp, direct: true})
 		if err == nil && ok {
-			s.keep(q.cache, key, deps, entry[R]{asOf: round.stamp, rows: rows})
+			s.keep(q.cache, key, tags, deps, entry[R]{asOf: round.stamp, rows: rows})
 		}
 		return rows, err
 	}

@@ -42,7 +42,8 @@
 // Where it is kept, and what about:
 //
 //   - Entries of another key, version, shape of the query, or with a bit changed
-//     are none (codec.go, statement.go).
+//     are none (codec.go, statement.go). Each begins with what anybody may know of
+//     it, a coherence.Kept, by which operators see what is kept.
 //   - What a fill is stamped with, and who may share it (read.go).
 //   - Several reads of one answer (consistent.go).
 //   - Nothing waits for Redis: a look has a budget, and after a few that failed

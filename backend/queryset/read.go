@@ -109,7 +109,7 @@ func (s *statement[A, R]) readShared(ctx context.Context, q *Querier, reads *Rea
 		own := false
 		flight := c.queries.DoChan(key, func() (any, error) {
 			own = true
-			return s.query(ctx, q, arg, key, deps)
+			return s.query(ctx, q, arg, key, tags, deps)
 		})
 		select {
 		case <-ctx.Done():
@@ -141,7 +141,7 @@ func (s *statement[A, R]) readShared(ctx context.Context, q *Querier, reads *Rea
 //
 // The stamp is taken before the query, and is what is visible, not what is
 // known: see coherence.Tracker.Stamp.
-func (s *statement[A, R]) query(ctx context.Context, q *Querier, arg A, key string, deps coherence.Dependencies) (a *answer[R], err error) {
+func (s *statement[A, R]) query(ctx context.Context, q *Querier, arg A, key string, tags []coherence.Tag, deps coherence.Dependencies) (a *answer[R], err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
@@ -156,21 +156,22 @@ func (s *statement[A, R]) query(ctx context.Context, q *Querier, arg A, key stri
 	case err != nil:
 		return nil, err
 	}
-	s.keep(q.cache, key, deps, a.entry)
+	s.keep(q.cache, key, tags, deps, a.entry)
 	return a, nil
 }
 
 // keep has an entry written when there is time.
-func (s *statement[A, R]) keep(c *cache, key string, deps coherence.Dependencies, e entry[R]) {
+func (s *statement[A, R]) keep(c *cache, key string, tags []coherence.Tag, deps coherence.Dependencies, e entry[R]) {
 	if e.asOf == (coherence.Position{}) {
 		return
 	}
-	name := c.prefix + key
+	about := coherence.Kept{Key: c.prefix + key, AsOf: e.asOf, Tags: tags}
 	c.put(job{
-		key: name, deps: deps, asOf: e.asOf, life: s.life,
-		size: sizeOf(s.rows, name, e.rows),
+		key: about.Key, deps: deps, asOf: e.asOf, life: s.life,
+		size: sizeOf(s.rows, about, e.rows),
 		encode: func(until coherence.LSN) []byte {
-			return encode(s.rows, name, s.shape, entry[R]{e.asOf, until, e.rows})
+			about.Until, about.Stored = until, time.Now()
+			return encode(s.rows, s.shape, about, e.rows)
 		},
 	})
 }

@@ -5,6 +5,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"walcache/backend/edit"
 	"walcache/backend/panel"
 	"walcache/backend/queryset"
+	"walcache/backend/trouble"
 	"walcache/proxy/redisurl"
 )
 
@@ -109,15 +111,16 @@ func build(c Config) (p *parts, err error) {
 			return p, err
 		}
 	}
+	outage := trouble.NewOutage("database", c.Log.With("component", "service"))
 	people, err := panel.New(panel.Config{
-		Pool: p.pool, Redis: p.sessions, Prefix: c.Prefix, SecretKey: c.SecretKey, TrustedProxies: c.TrustedProxies, Log: c.Log,
+		Pool: p.pool, Redis: p.sessions, Prefix: c.Prefix, SecretKey: c.SecretKey, TrustedProxies: c.TrustedProxies, Outage: outage, Log: c.Log,
 	})
 	if err != nil {
 		return p, err
 	}
 	programs, err := api.New(api.Config{
-		Query: p.query, Direct: direct, Edit: edit.New(p.pool), Token: c.APIToken, User: people.User,
-		Release: p.release.name, Current: p.release.isNewest, Log: c.Log,
+		Query: p.query, Direct: direct, Edit: edit.New(p.pool), Token: c.APIToken, User: people.User, WrongToken: people.WrongToken,
+		Release: p.release.name, Current: p.release.isNewest, Outage: outage, Log: c.Log,
 	})
 	if err != nil {
 		return p, err
@@ -167,6 +170,7 @@ func (p *parts) close() {
 // without a cache, until they are back. It fails when a URL is wrong or the
 // listener breaks.
 func Run(ctx context.Context, c Config) error {
+	began, log := time.Now(), c.Log.With("component", "service")
 	defer c.Listener.Close() // already closed, unless the start failed
 	p, err := build(c)
 	if err != nil {
@@ -177,26 +181,33 @@ func Run(ctx context.Context, c Config) error {
 	// Requests outlive ctx: they have until the drain's end.
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
-	server := newServer(requests, p.handler, c.Log)
+	server := newServer(requests, p.handler, log)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		c.Log.Info("serving", "addr", c.Listener.Addr().String(), "release", p.release.name)
+		log.Info("serving", "addr", c.Listener.Addr().String(), "database", p.databaseName(), "redis", redisurl.Address(c.RedisURL),
+			"sessions", redisurl.Address(cmp.Or(c.SessionRedisURL, c.RedisURL)), "cached", p.follower != nil, "release", p.release.name, "took", time.Since(began))
 		if err := server.Serve(c.Listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", c.Listener.Addr(), err)
 		}
 		return nil
 	})
-	g.Go(func() error { return p.release.run(ctx, c.Log) })
+	g.Go(func() error { return p.release.run(ctx, c.Log.With("component", "release")) })
 	if p.follower != nil {
 		g.Go(func() error { return p.follower.run(ctx) })
 		g.Go(func() error { return p.query.Run(ctx) })
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		return stop(server, drainTimeout, abandon, c.Log)
+		return stop(server, drainTimeout, abandon, log)
 	})
 	return g.Wait()
+}
+
+// databaseName is what the service reads, for people: without user and password.
+func (p *parts) databaseName() string {
+	c := p.pool.Config().ConnConfig
+	return fmt.Sprintf("%s:%d/%s", c.Host, c.Port, c.Database)
 }
 
 func newServer(requests context.Context, h http.Handler, log *slog.Logger) *http.Server {

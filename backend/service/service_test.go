@@ -33,6 +33,8 @@ type running struct {
 	log  *logged
 }
 
+const apiToken = "what programs write with"
+
 func start(t *testing.T, dsn string) *running {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,7 +44,7 @@ func start(t *testing.T, dsn string) *running {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &running{t: t, url: "http://" + l.Addr().String(), stop: stop, done: make(chan error, 1), log: new(logged)}
 	go func() {
-		s.done <- Run(ctx, Config{Listener: l, DatabaseURL: dsn, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+		s.done <- Run(ctx, Config{Listener: l, DatabaseURL: dsn, APIToken: apiToken, Log: slog.New(slog.NewTextHandler(s.log, nil))})
 		close(s.done)
 	}()
 	t.Cleanup(func() {
@@ -256,6 +258,39 @@ func TestRun_ClientThatLeavesCancelsItsQueryAndKeepsTheConnection(t *testing.T) 
 	}
 	if s.log.has("database unavailable") {
 		t.Error("took a client that left for an outage")
+	}
+}
+
+func TestRun_WrongTokensAreLimitedAndTheRightOneIsNot(t *testing.T) {
+	s := startMigrated(t)
+	deletes := func(token string) *http.Response {
+		r, err := http.NewRequestWithContext(t.Context(), "DELETE", s.url+"/properties/1/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		w, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Body.Close()
+		return w
+	}
+	statuses := map[int]int{}
+	for range 60 { // so many that some are too many, should a minute end in between
+		w := deletes("guess")
+		statuses[w.StatusCode]++
+		if (w.StatusCode == 429) != (w.Header.Get("Retry-After") != "") {
+			t.Errorf("%d, Retry-After %q", w.StatusCode, w.Header.Get("Retry-After"))
+		}
+	}
+	if statuses[401] < 20 || statuses[429] == 0 || statuses[401]+statuses[429] != 60 {
+		t.Errorf("status: times %v", statuses)
+	}
+	for range 30 {
+		if w := deletes(apiToken); w.StatusCode != 404 {
+			t.Errorf("the right token: %d", w.StatusCode)
+		}
 	}
 }
 

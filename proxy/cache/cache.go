@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -52,9 +53,16 @@ type Config struct {
 	IgnoreCookies []string
 	// PrivateHeaders are fields that say who is asking, like Authorization.
 	PrivateHeaders []string
+	// MediaTypes are those that the origin chooses from by Accept. The field is
+	// reduced to the one that it ranks first, so that a page has a variant for each
+	// and not one for each way in which clients write the field; where it likes two
+	// of them alike it is left as it is.
+	MediaTypes []string
 	// Bypass are patterns of paths that are never answered from the cache. "*"
 	// stands for any characters, slashes too.
 	Bypass []string
+	// Log gets what an operator should know; nil is nobody. A hit is not logged.
+	Log *slog.Logger
 }
 
 // Defaults is a configuration that lacks Origin, Store and Truth.
@@ -88,7 +96,9 @@ type Cache struct {
 	writeWait      time.Duration
 	ignoreCookies  []glob
 	privateHeaders []string
+	mediaTypes     []string
 	bypass         []glob
+	log            *slog.Logger
 
 	fetches, writes *limiter
 	flights         *flights
@@ -122,6 +132,9 @@ func New(c Config) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Cache{
 		uses:           uses,
 		origin:         c.Origin,
@@ -135,7 +148,9 @@ func New(c Config) (*Cache, error) {
 		writeWait:      c.WriteWait,
 		ignoreCookies:  ignore,
 		privateHeaders: inBothSpellings(fieldNames(c.PrivateHeaders)),
+		mediaTypes:     c.MediaTypes,
 		bypass:         bypass,
+		log:            c.Log.With("component", "cache"),
 		fetches:        newLimiter(c.MaxFetches, c.QueueTimeout),
 		writes:         newLimiter(c.MaxFetches, c.QueueTimeout),
 		flights:        newFlights(),

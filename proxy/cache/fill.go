@@ -97,6 +97,9 @@ func (t *fetch) begin() {
 func (t *fetch) alter(h http.Header) {
 	t.c.require(h)
 	h.Set("Accept-Encoding", reduceEncoding(t.q.header["Accept-Encoding"]))
+	if reduced := reduceAccept(t.q.header["Accept"], t.q.mediaTypes); reduced != "" {
+		h.Set("Accept", reduced)
+	}
 	if t.evaluates {
 		h.Del("If-None-Match")
 		h.Del("If-Modified-Since")
@@ -187,7 +190,7 @@ func (t *fetch) copied(body []byte, err error) {
 		t.land(outcome{failure: &origin.Failure{Status: http.StatusBadGateway, Err: err}})
 		return
 	}
-	e := newEntry(t.response.StatusCode, t.header, body, t.terms, fieldValues(t.q.header, t.terms.vary), t.received)
+	e := newEntry(t.response.StatusCode, t.header, body, t.terms, t.q.fieldValues(t.terms.vary), t.received)
 	refusal := t.terms.refusal
 	if refusal == "" {
 		var p provenance

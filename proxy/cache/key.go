@@ -43,12 +43,18 @@ func (k Key) URL() string {
 
 // fieldValue is a request's value for a field that Vary names, in a form in
 // which two requests that mean the same are equal more often (RFC 9111,
-// section 4.1): lines are joined, white space around them goes, and
-// Accept-Encoding is reduced to one coding.
-func fieldValue(h http.Header, name string) string {
-	lines := h[name]
-	if name == "Accept-Encoding" {
+// section 4.1): lines are joined, white space around them goes,
+// Accept-Encoding is reduced to one coding, and Accept to one media type if the
+// operator named some.
+func (q *request) fieldValue(name string) string {
+	lines := q.header[name]
+	switch name {
+	case "Accept-Encoding":
 		return reduceEncoding(lines)
+	case "Accept":
+		if reduced := reduceAccept(lines, q.mediaTypes); reduced != "" {
+			return reduced
+		}
 	}
 	switch len(lines) {
 	case 0:
@@ -64,10 +70,10 @@ func fieldValue(h http.Header, name string) string {
 }
 
 // fieldValues are a request's values for several fields.
-func fieldValues(h http.Header, names []string) []string {
+func (q *request) fieldValues(names []string) []string {
 	values := make([]string, len(names))
 	for i, name := range names {
-		values[i] = fieldValue(h, name)
+		values[i] = q.fieldValue(name)
 	}
 	return values
 }
@@ -104,5 +110,5 @@ func (q *request) flightKey(page *Page) flightKey {
 	if page != nil {
 		vary = page.entries[0].terms.vary
 	}
-	return flightKey{q.key, strings.Join(slices.Concat(vary, fieldValues(q.header, vary)), "\n")}
+	return flightKey{q.key, strings.Join(slices.Concat(vary, q.fieldValues(vary)), "\n")}
 }

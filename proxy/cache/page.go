@@ -38,7 +38,7 @@ func (p *Page) match(q *request) *Entry {
 
 func (e *Entry) matches(q *request) bool {
 	for i, name := range e.terms.vary {
-		if fieldValue(q.header, name) != e.varied[i] {
+		if q.fieldValue(name) != e.varied[i] {
 			return false
 		}
 	}

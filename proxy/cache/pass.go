@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"path"
 	"slices"
@@ -72,7 +71,7 @@ func (c *Cache) awaitWrite(ctx context.Context) {
 	defer cancel()
 	if err := c.catchUp(ctx); err != nil {
 		c.count.writeWaits.Add(1)
-		slog.Debug("answered a write before all its changes were known", "err", err)
+		c.log.Debug("answered a write before all its changes were known", "err", err)
 	}
 }
 

@@ -18,6 +18,8 @@ type request struct {
 	// Which of the fields that may say who is asking are there.
 	authorization bool
 	credentials   bool // Authorization, a Cookie that is not ignored, or a private field
+
+	mediaTypes []string // that Accept is reduced to
 }
 
 // newRequest reads a GET or a HEAD.
@@ -30,6 +32,7 @@ func (c *Cache) newRequest(r *http.Request, v origin.View) request {
 		header:        h,
 		asks:          asks(h),
 		authorization: len(h["Authorization"]) > 0,
+		mediaTypes:    c.mediaTypes,
 	}
 	q.credentials = q.authorization || c.hasCookie(h["Cookie"])
 	for _, name := range c.privateHeaders {

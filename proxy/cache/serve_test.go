@@ -117,6 +117,25 @@ func TestVary_SelectsTheVariant(t *testing.T) {
 }
 
 // The upstream does not see a field that Connection names.
+func TestVary_RequestsThatRankOneTypeFirstShareAnAnswer(t *testing.T) {
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Vary", "Accept")
+		_, _ = io.WriteString(rw, r.Header.Get("Accept"))
+	}, func(c *cache.Config) { c.MediaTypes = []string{"application/json", "text/html"} })
+	if r := w.get("/", "Accept: application/json, text/plain, */*"); r.body != "application/json" {
+		t.Errorf("the upstream was asked for %q", r.body)
+	}
+	w.wantHit(w.get("/", "Accept: application/json"), "application/json")
+	w.wantHit(w.get("/", "Accept: text/html;q=0.5, application/json;q=0.6"), "application/json")
+	if r := w.get("/", "Accept: text/html,*/*;q=0.8"); r.body != "text/html" {
+		t.Errorf("the upstream was asked for %q", r.body)
+	}
+	if r := w.get("/", "Accept: */*"); r.body != "*/*" { // likes both alike
+		t.Errorf("the upstream was asked for %q", r.body)
+	}
+	w.wantFetches(3)
+}
+
 func TestVary_ByAFieldThatDoesNotGoUpstream(t *testing.T) {
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
 		text("in "+r.Header.Get("Accept-Language"), "Vary: Accept-Language")(rw, r)

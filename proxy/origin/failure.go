@@ -55,6 +55,7 @@ func (f *Failure) Write(w http.ResponseWriter) {
 // outage logs that the upstream fails: the first time, then every ten seconds
 // with a count, and its end.
 type outage struct {
+	log     *slog.Logger
 	failing atomic.Bool // that end need not lock in good times
 
 	mu     sync.Mutex // guards the following
@@ -75,7 +76,7 @@ func (o *outage) count(upstream string, err error) {
 	}
 	o.failed++
 	if now.Sub(o.logged) >= outageLogInterval {
-		slog.Warn("upstream does not answer", "upstream", upstream, "failed", o.failed, "err", err)
+		o.log.Warn("upstream does not answer", "upstream", upstream, "failed", o.failed, "err", err)
 		o.logged = now
 	}
 }
@@ -87,6 +88,6 @@ func (o *outage) end(upstream string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.failing.Swap(false) {
-		slog.Info("upstream answers again", "upstream", upstream, "failed", o.failed, "for", time.Since(o.since))
+		o.log.Info("upstream answers again", "upstream", upstream, "failed", o.failed, "for", time.Since(o.since))
 	}
 }

@@ -12,11 +12,8 @@ import (
 
 func TestOutage_IsLoggedOnceInAWhileAndAtItsEnd(t *testing.T) {
 	var log bytes.Buffer
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(before)
 	synctest.Test(t, func(*testing.T) {
-		var o outage
+		o := outage{log: slog.New(slog.NewTextHandler(&log, nil))}
 		o.end("upstream")
 		for range 25 {
 			o.count("upstream", errors.New("refused"))

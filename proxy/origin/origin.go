@@ -29,6 +29,8 @@ type Config struct {
 	Trusted []netip.Prefix
 	// Timeout is how long the upstream may take until its response header.
 	Timeout time.Duration
+	// Log gets what an operator should know; nil is nobody.
+	Log *slog.Logger
 	// Dial replaces net.Dialer.DialContext, if it is not nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -58,7 +60,12 @@ func New(c Config) (*Origin, error) {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
-	o := &Origin{scheme: u.Scheme, authority: u.Host, host: c.Host, trusted: c.Trusted}
+	log := c.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	log = log.With("component", "origin")
+	o := &Origin{scheme: u.Scheme, authority: u.Host, host: c.Host, trusted: c.Trusted, outage: outage{log: log}}
 	// Upgrades do not exist in HTTP/2 in this form, and a connection for each
 	// fetch keeps a slow one from holding up the others.
 	var protocols http.Protocols
@@ -77,7 +84,7 @@ func New(c Config) (*Origin, error) {
 		Rewrite:        o.rewrite,
 		Transport:      o.transport,
 		FlushInterval:  -1,
-		ErrorLog:       slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ModifyResponse: o.respond,
 		ErrorHandler:   o.fail,
 	}

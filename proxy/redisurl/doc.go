@@ -22,5 +22,5 @@
 //   - Reads go to the primary.
 //   - A connection begins with HELLO and AUTH alone, which every server knows or
 //     may refuse.
-//   - What go-redis has to say is logged at level debug.
+//   - go-redis prints nothing; what it has to say goes where LogTo sends it.
 package redisurl

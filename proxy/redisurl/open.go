@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -159,13 +160,20 @@ type Once struct{ redis.Cmder }
 // NoRetry tells go-redis.
 func (Once) NoRetry() bool { return true }
 
-// quiet has go-redis log what it has to say, instead of printing it.
+// told is where go-redis says something; nil is nowhere.
+var told atomic.Pointer[slog.Logger]
+
+// LogTo has what go-redis says logged, at level debug. It has one voice for all
+// clients of a process, and is silent until somebody listens.
+func LogTo(log *slog.Logger) { told.Store(log) }
+
+// quiet keeps go-redis from printing.
 var quiet = sync.OnceFunc(func() { redis.SetLogger(logger{}) })
 
 type logger struct{}
 
 func (logger) Printf(ctx context.Context, format string, args ...any) {
-	if slog.Default().Enabled(ctx, slog.LevelDebug) {
-		slog.DebugContext(ctx, "go-redis", "says", fmt.Sprintf(format, args...))
+	if log := told.Load(); log != nil && log.Enabled(ctx, slog.LevelDebug) {
+		log.DebugContext(ctx, "go-redis", "says", fmt.Sprintf(format, args...))
 	}
 }

@@ -22,7 +22,7 @@ type RedisConfig struct {
 	MaxObject int64
 	// Budget is how long a Get may take, all in all; 0 is 50 ms.
 	Budget time.Duration
-	// Log gets what an operator should know; nil is slog.Default.
+	// Log gets what an operator should know; nil is nobody.
 	Log *slog.Logger
 }
 
@@ -67,7 +67,7 @@ func NewRedis(c RedisConfig) (*Redis, error) {
 		c.Budget = defaultBudget
 	}
 	if c.Log == nil {
-		c.Log = slog.Default()
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Redis{
@@ -75,7 +75,7 @@ func NewRedis(c RedisConfig) (*Redis, error) {
 		prefix:  c.Prefix + "page:",
 		limit:   int(c.MaxObject) + headRoom,
 		budget:  c.Budget,
-		log:     c.Log.With("redis", redisurl.Address(c.URL)),
+		log:     c.Log.With("component", "store", "redis", redisurl.Address(c.URL)),
 		breaker: breaker{tripped: make(chan struct{}, 1)},
 		queue:   newQueue(),
 		stop:    stop,
@@ -122,7 +122,7 @@ func (r *Redis) Get(ctx context.Context, key cache.Key) *cache.Page {
 		return nil
 	}
 	r.breaker.succeeded()
-	if left == absent {
+	if left == absent || left == 0 { // or its last millisecond
 		r.count.misses.Add(1)
 		return nil
 	}

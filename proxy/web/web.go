@@ -2,9 +2,10 @@
 // template becomes an answer.
 //
 // A package that has pages embeds their templates, each of which defines "main",
-// and perhaps "head", "nav" and "footer", and gets them back as Pages. Pages work
-// without JavaScript, and have none: the content security policy allows only
-// style sheets of our own.
+// and perhaps "head", "home", "nav" and "footer", and gets them back as Pages.
+// Pages work without JavaScript, and most have none: the content security policy
+// allows style sheets of our own, and scripts only where a page is kept up to
+// date while it is looked at (WriteLive, assets/live.js).
 package web
 
 import (
@@ -34,7 +35,8 @@ var (
 type Pages map[string]*template.Template
 
 // Parse reads the templates of a package: each file is a page, but those whose
-// names begin with "_", which are common to all. funcs may be nil.
+// names begin with "_", which are common to all. funcs may be nil; with an
+// "asset" (AssetBelow) the pages get theirs from elsewhere than AssetPrefix.
 func Parse(files fs.FS, funcs template.FuncMap) (Pages, error) {
 	all := template.FuncMap{"asset": Asset}
 	maps.Copy(all, funcs)
@@ -80,8 +82,12 @@ func (p Pages) Render(name string, data any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// policy keeps whatever slips into a page from doing anything.
-const policy = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+// policy keeps whatever slips into a page from doing anything. A page that is
+// kept up to date runs scripts of our own, which speak with nobody but us.
+const (
+	policy     = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+	livePolicy = policy + "; script-src 'self'; connect-src 'self'"
+)
 
 // SetHeader says what a page is and what a browser may do with it.
 func SetHeader(h http.Header) {
@@ -93,8 +99,17 @@ func SetHeader(h http.Header) {
 }
 
 // Write answers with a page. An error in writing means that the client has left.
-func Write(w http.ResponseWriter, status int, page []byte) {
+func Write(w http.ResponseWriter, status int, page []byte) { write(w, status, page, policy) }
+
+// WriteLive answers with a page that runs scripts, and that nobody may store.
+func WriteLive(w http.ResponseWriter, status int, page []byte) {
+	w.Header().Set("Cache-Control", "no-store")
+	write(w, status, page, livePolicy)
+}
+
+func write(w http.ResponseWriter, status int, page []byte, policy string) {
 	SetHeader(w.Header())
+	w.Header().Set("Content-Security-Policy", policy)
 	w.Header().Set("Content-Length", strconv.Itoa(len(page)))
 	w.WriteHeader(status)
 	_, _ = w.Write(page)
@@ -123,20 +138,31 @@ var versions = func() map[string]string {
 }()
 
 // Asset is the URL of an asset, or an error that stops the page.
-func Asset(name string) (string, error) {
-	v, ok := versions[name]
-	if !ok {
-		return "", fmt.Errorf("there is no asset %q", name)
+func Asset(name string) (string, error) { return AssetBelow(AssetPrefix)(name) }
+
+// AssetBelow is Asset where AssetsBelow answers below the same prefix.
+func AssetBelow(prefix string) func(name string) (string, error) {
+	return func(name string) (string, error) {
+		v, ok := versions[name]
+		if !ok {
+			return "", fmt.Errorf("there is no asset %q", name)
+		}
+		return prefix + v + "/" + name, nil
 	}
-	return AssetPrefix + v + "/" + name, nil
 }
 
-// Assets serves style sheets, below AssetPrefix. What it answers holds for ever
-// (RFC 8246).
-func Assets() http.Handler {
+// Assets serves style sheets and scripts, below AssetPrefix. What it answers
+// holds for ever (RFC 8246).
+func Assets() http.Handler { return AssetsBelow(AssetPrefix) }
+
+// AssetsBelow serves them below another prefix. A program that answers some paths
+// of another's site has its own there: the two may be of different builds, and
+// neither has the other's versions.
+func AssetsBelow(prefix string) http.Handler {
+	asset := AssetBelow(prefix)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := path.Base(r.URL.Path)
-		if url, err := Asset(name); err != nil || url != r.URL.Path {
+		if url, err := asset(name); err != nil || url != r.URL.Path {
 			http.NotFound(w, r)
 			return
 		}

@@ -59,3 +59,34 @@ func TestAssets_HoldForEver(t *testing.T) {
 		t.Error("there is an asset that nobody has")
 	}
 }
+
+func TestAssetsBelow_AreOthersThanThoseOfTheSite(t *testing.T) {
+	const prefix = "/properties/redis-metrics/static/"
+	url, err := AssetBelow(prefix)("live.js")
+	if err != nil || !strings.HasPrefix(url, prefix) {
+		t.Fatalf("%s %v", url, err)
+	}
+	site, err := Asset("live.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, status := range map[string]int{url: 200, site: 404} {
+		w := httptest.NewRecorder()
+		AssetsBelow(prefix).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != status || status == 200 && !strings.Contains(w.Header().Get("Content-Type"), "javascript") {
+			t.Errorf("%s: %d %v", path, w.Code, w.Header())
+		}
+	}
+}
+
+func TestWriteLive_LetsOurOwnScriptsRun(t *testing.T) {
+	policies := map[string]func(http.ResponseWriter, int, []byte){"": Write, "script-src 'self'; connect-src 'self'": WriteLive}
+	for has, write := range policies {
+		w := httptest.NewRecorder()
+		write(w, 200, []byte("page"))
+		policy := w.Header().Get("Content-Security-Policy")
+		if !strings.HasPrefix(policy, "default-src 'none'") || strings.Contains(policy, "script-src") != (has != "") || !strings.HasSuffix(policy, has) {
+			t.Errorf("policy %q", policy)
+		}
+	}
+}

@@ -1,9 +1,14 @@
-// Package throttle limits how often somebody may try to log in.
+// Package throttle limits how often somebody may try to log in, or to guess a
+// token.
 //
 // Counted are failures, and tries that have not ended yet: a try counts before
 // its password is looked at and is taken back when it was right, so that a
 // hundred sent at once are not all looked at. A try past a limit is refused
 // whatever its password, and counts towards no further limit.
+//
+// Of tokens the wrong ones alone are counted, by address, when they have been
+// looked at: a right one is not held up by others, nor by a hundred of its own at
+// once.
 package throttle
 
 import (
@@ -22,6 +27,8 @@ var (
 	perAddress = limit{most: 20, within: time.Minute}
 	perPair    = limit{most: 5, within: time.Minute} // of account and address
 	perAccount = limit{most: 100, within: 10 * time.Minute}
+
+	wrongTokens = limit{most: 20, within: time.Minute} // of an address
 )
 
 type limit struct {
@@ -43,15 +50,26 @@ func New(counter Counter) *Throttle { return &Throttle{counter} }
 
 // Try counts a try of a client to log in to an account, of which the name is
 // known, whether there is one or not. If it is one too many, wait is how long the
-// client has to.
+// client has to, in whole seconds.
 func (t *Throttle) Try(ctx context.Context, client netip.Addr, account string) (wait time.Duration, err error) {
-	for _, c := range counts(client, account) {
+	return t.count(ctx, counts(client, account)...)
+}
+
+// WrongToken counts a wrong token of a client. If it is one too many, wait is how
+// long the client has to, in whole seconds.
+func (t *Throttle) WrongToken(ctx context.Context, client netip.Addr) (wait time.Duration, err error) {
+	return t.count(ctx, counted{"token:address:" + network(client), wrongTokens})
+}
+
+// count counts one more under each key, until there is one too many under one.
+func (t *Throttle) count(ctx context.Context, all ...counted) (wait time.Duration, err error) {
+	for _, c := range all {
 		n, left, err := t.counter.Count(ctx, c.key, c.within)
 		if err != nil {
 			return 0, err
 		}
 		if n > c.most {
-			return max(left, time.Second), nil
+			return max(left+time.Second-1, time.Second).Truncate(time.Second), nil
 		}
 	}
 	return 0, nil

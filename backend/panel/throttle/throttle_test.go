@@ -101,6 +101,33 @@ func TestTry_AnAccountIsGuarded_AndOneAddressAloneCannotLockItOut(t *testing.T) 
 	})
 }
 
+func TestWrongToken_TwentyAMinuteFromAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th, client := New(&keep.Memory{}), netip.MustParseAddr("192.0.2.1")
+		time.Sleep(500 * time.Millisecond)
+		for i := range 25 {
+			wait, err := th.WrongToken(t.Context(), client)
+			if err != nil || (wait > 0) != (i >= 20) || wait%time.Second != 0 || wait > time.Minute {
+				t.Errorf("number %d waits %v, %v", i+1, wait, err)
+			}
+		}
+		if let, _ := failing(t, th, 1, "192.0.2.1", "Ada"); let != 1 {
+			t.Error("a program with a wrong token keeps people from logging in")
+		}
+		if wait, _ := th.WrongToken(t.Context(), netip.MustParseAddr("192.0.2.2")); wait != 0 {
+			t.Error("another address waits")
+		}
+		time.Sleep(59*time.Second + time.Millisecond)
+		if wait, _ := th.WrongToken(t.Context(), client); wait != time.Second {
+			t.Errorf("%v, want what is left of the minute, rounded up", wait)
+		}
+		time.Sleep(time.Second)
+		if wait, _ := th.WrongToken(t.Context(), client); wait != 0 {
+			t.Errorf("waits %v a minute later", wait)
+		}
+	})
+}
+
 func TestRight_TakesBackItsTry(t *testing.T) {
 	th, client := New(&keep.Memory{}), netip.MustParseAddr("192.0.2.1")
 	for range 200 {

@@ -112,6 +112,30 @@ func SetPassword(ctx context.Context, conn db.DBTX, name, password string) error
 	return nil
 }
 
+// ChangePassword gives a user, whose row was read just now, another password,
+// which ends the user's sessions, and returns the row with it. It returns
+// ErrRefused if current is not the password that the user has, also if that was
+// changed meanwhile; else the errors are those of CheckPassword and of the
+// database.
+func ChangePassword(ctx context.Context, conn db.DBTX, user db.User, current, password string) (db.User, error) {
+	if err := CheckPassword(user.Name, password); err != nil {
+		return user, err
+	}
+	stored, err := parse(user.Password)
+	if err != nil {
+		return user, ErrRefused
+	}
+	right, err := stored.matches(ctx, current)
+	switch {
+	case err != nil:
+		return user, err
+	case !right:
+		return user, ErrRefused
+	}
+	user.Password, err = replace(ctx, db.New(conn), user, password)
+	return user, err
+}
+
 // LogIn returns the active user of a name and a password, or ErrRefused, or an
 // error of the database. It notes the login, and stores the password anew if it
 // was hashed with other parameters than passwords are now.
@@ -129,7 +153,7 @@ func LogIn(ctx context.Context, conn db.DBTX, name, password string) (db.User, e
 		return db.User{}, ErrRefused
 	}
 	if stored.parameters != current {
-		if user.Password, err = upgrade(ctx, q, user, password); err != nil {
+		if user.Password, err = replace(ctx, q, user, password); err != nil {
 			return db.User{}, err
 		}
 	}
@@ -159,13 +183,13 @@ func find(ctx context.Context, q *db.Queries, name string) (db.User, derived, er
 	return user, stored, nil
 }
 
-// upgrade stores a password under the current parameters and returns the hash
-// that the user has then.
+// replace stores a password, the old one under the current parameters or another,
+// and returns the hash that the user has then.
 //
 // 1. A login reads the old hash.  2. Somebody sets another password.  3. The login
 // stores the old password anew: the new one is lost. So it replaces only the hash
 // that it has read; the other way round the login is refused.
-func upgrade(ctx context.Context, q *db.Queries, user db.User, password string) (string, error) {
+func replace(ctx context.Context, q *db.Queries, user db.User, password string) (string, error) {
 	hash, err := newHash(ctx, password)
 	if err != nil {
 		return "", err
@@ -173,7 +197,7 @@ func upgrade(ctx context.Context, q *db.Queries, user db.User, password string) 
 	n, err := q.UpgradePassword(ctx, db.UpgradePasswordParams{ID: user.ID, Password: hash, Was: user.Password})
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("store the password of user %d anew: %w", user.ID, err)
+		return "", fmt.Errorf("store the password of user %d: %w", user.ID, err)
 	case n == 0:
 		return "", ErrRefused
 	}

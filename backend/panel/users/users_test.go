@@ -159,11 +159,44 @@ func TestLogIn_AnUpgradeNeverUndoesAnotherPassword(t *testing.T) {
 	if err := SetPassword(t.Context(), pool, "Ada", "another password"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := upgrade(t.Context(), db.New(pool), read, right); !errors.Is(err, ErrRefused) {
+	if _, err := replace(t.Context(), db.New(pool), read, right); !errors.Is(err, ErrRefused) {
 		t.Errorf("%v, want ErrRefused", err)
 	}
 	if _, err := LogIn(t.Context(), pool, "Ada", "another password"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestChangePassword_TakesTheCurrentOneAndNoOther(t *testing.T) {
+	pool := database(t)
+	read, err := db.New(pool).GetUserByName(t.Context(), "Ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ current, password, want string }{
+		{"wrong password", "another password", ErrRefused.Error()},
+		{"", "another password", ErrRefused.Error()},
+		{right, "short", "at least 8 characters"},
+		{right, "ADA", "at least 8 characters"},
+		{right, strings.Repeat("x", 1025), "at most 1024 bytes"},
+	} {
+		if _, err := ChangePassword(t.Context(), pool, read, c.current, c.password); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q to %.20q: %v, want %q", c.current, c.password, err, c.want)
+		}
+	}
+	after, err := ChangePassword(t.Context(), pool, read, right, "another password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now, err := LogIn(t.Context(), pool, "Ada", "another password"); err != nil || now.Password != after.Password {
+		t.Errorf("%v: %s, and it said %s", err, now.Password, after.Password)
+	}
+	// By who had read the row before, and somebody else changed it.
+	if _, err := ChangePassword(t.Context(), pool, read, right, "a third password"); !errors.Is(err, ErrRefused) {
+		t.Errorf("%v, want ErrRefused", err)
+	}
+	if _, err := LogIn(t.Context(), pool, "Ada", right); !errors.Is(err, ErrRefused) {
+		t.Errorf("the old password: %v", err)
 	}
 }
 

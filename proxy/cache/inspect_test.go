@@ -1,0 +1,178 @@
+package cache_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"walcache/proxy/cache"
+	"walcache/proxy/coherence"
+)
+
+// tagged answers that a response depends on what its path names.
+func tagged(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("As-Of-LSN", coherence.AsOfRequest)
+	w.Header().Set("Vary", "Accept")
+	w.Header().Set("Cache-Groups", `"`+r.URL.Query().Get("tag")+`"`)
+	_, _ = w.Write([]byte(r.Header.Get("Accept")))
+}
+
+func (w *world) inspect(target string) []cache.Variant {
+	w.t.Helper()
+	found, err := w.cache.Inspect(context.Background(), w.proxy.URL+target)
+	must(w.t, err)
+	return found
+}
+
+func TestInspect_SaysHowEachVariantStandsAndWhy(t *testing.T) {
+	w := newWorld(t, tagged)
+	const target = "/1/?tag=properties/id=1"
+	if found := w.inspect(target); len(found) != 0 {
+		t.Fatalf("before anything was asked for: %+v", found)
+	}
+	w.get(target, "Accept: text/html")
+	w.get(target, "Accept: application/json")
+	w.wantHit(w.get(target, "Accept: text/html"), "text/html")
+	asOf := w.db.Stamp().LSN
+	found := w.inspect(target)
+	if len(found) != 2 || found[0].State != "fresh" || found[0].Varied["Accept"] != "application/json" || found[1].Bytes != len("text/html") ||
+		found[0].Whole || found[0].Tags[0] != "properties/id=1" || found[0].AsOf != w.db.Stamp().String() || len(found[0].Moved) > 0 || found[0].Requests != 1 {
+		t.Fatalf("fresh: %+v", found)
+	}
+	w.db.commit("properties/id=2")
+	if v := w.inspect(target)[0]; v.State != "fresh" {
+		t.Errorf("after another row changed: %+v", v)
+	}
+	at := w.db.commit("properties/id=1")
+	v := w.inspect(target)[0]
+	if want := (cache.Moved{What: "properties/id=1", From: asOf.String(), To: at.String()}); v.State != "changed" || len(v.Moved) != 1 || v.Moved[0] != want {
+		t.Errorf("after the row changed: %+v, want %+v", v, want)
+	}
+	w.db.Begin("e2", at)
+	if v := w.inspect(target)[0]; v.State != "epoch" || len(v.Moved) > 0 {
+		t.Errorf("in another epoch: %+v", v)
+	}
+}
+
+func TestInspect_NamesFloorsAndPurges(t *testing.T) {
+	w := newWorld(t, tagged)
+	for what, change := range map[string]coherence.Hash{
+		"floor properties":          coherence.TableFloor("properties"),
+		"floor properties/location": coherence.ColumnFloor("properties", "location"),
+		"floor *":                   coherence.TableFloor(coherence.Everything),
+		"purge of the URL":          coherence.PageHash(w.proxy.URL + "/?tag=properties/location=Nairobi"),
+	} {
+		const target = "/?tag=properties/location=Nairobi"
+		w.get(target)
+		w.db.at += 10
+		w.db.apply(coherence.Change{Hash: change, At: w.db.at})
+		v := w.inspect(target)[0]
+		if v.State != "changed" || len(v.Moved) == 0 || v.Moved[0].What != what {
+			t.Errorf("%s: %+v", what, v)
+		}
+	}
+}
+
+// An answer that names nothing known depends on everything, and so is stale by
+// any change, which is what it is told.
+func TestInspect_OfWhatDependsOnEverything(t *testing.T) {
+	w := newWorld(t, tagged)
+	const target = "/?tag=nothing-known"
+	w.get(target)
+	at := w.db.commit("users/id=1")
+	if v := w.inspect(target)[0]; !v.Whole || v.State != "changed" || v.Moved[0].What != "*" || v.Moved[0].To != at.String() {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestInspect_RefusesWhatIsNoURL(t *testing.T) {
+	w := newWorld(t, text("x"))
+	for _, url := range []string{"", "/x", "ftp://x/", "http://u:p@x/", "http://x/#y", "http://"} {
+		if _, err := w.cache.Inspect(t.Context(), url); err == nil {
+			t.Errorf("%q is taken for a URL", url)
+		}
+	}
+}
+
+func TestSearch_FindsByTag(t *testing.T) {
+	w := newWorld(t, tagged)
+	for _, target := range []string{"/1/?tag=properties/id=1", "/2/?tag=properties/id=2", "/u/?tag=users"} {
+		w.get(target)
+	}
+	some, total := w.cache.Search(func(_ string, tags []coherence.Tag) bool { return tags[0].Table() == "properties" }, 1)
+	if len(some) != 1 || total != 2 {
+		t.Errorf("%d of %d: %+v", len(some), total, some)
+	}
+	if tag, ok := w.cache.TagOf(coherence.Tag("properties/id=2").Hash()); !ok || tag != "properties/id=2" {
+		t.Errorf("its hash is of %q, %t", tag, ok)
+	}
+	if tag, ok := w.cache.TagOf(coherence.Tag("properties").Hash()); !ok || tag != "properties" {
+		t.Errorf("its table's hash is of %q, %t", tag, ok)
+	}
+}
+
+func TestHottest_OutlivesWhatIsStored(t *testing.T) {
+	w := newWorld(t, tagged)
+	for range 3 {
+		w.get("/1/?tag=properties/id=1")
+	}
+	w.get("/2/?tag=properties/id=2")
+	w.db.at += 10
+	w.db.apply(coherence.Change{Hash: coherence.TableFloor(coherence.Everything), At: w.db.at})
+	w.get("/3/?tag=properties/id=3") // after it was cleared
+	pages, bytes := w.cache.Free()
+	if pages != 2 || bytes == 0 {
+		t.Errorf("%d pages of %d bytes were freed", pages, bytes)
+	}
+	if len(w.inspect("/1/?tag=properties/id=1")) > 0 || len(w.inspect("/3/?tag=properties/id=3")) == 0 {
+		t.Error("the wrong pages were freed")
+	}
+	hot := w.cache.Hottest(1)
+	if len(hot) != 1 || !strings.HasSuffix(hot[0].URL, "/1/?tag=properties/id=1") || hot[0].Hits != 2 || hot[0].Misses != 1 || hot[0].Route != "/{}/?tag" {
+		t.Errorf("the hottest is %+v", hot)
+	}
+	routes := w.cache.Routes()
+	if len(routes) != 1 || routes[0].Hits != 2 || routes[0].Misses != 3 || routes[0].Reasons["uri-miss"] != 3 {
+		t.Errorf("routes %+v", routes)
+	}
+	if hits, misses := w.cache.Times(); hits.Total() != 1 || misses.Total() != 3 || misses.Quantile(0.5) <= 0 {
+		t.Errorf("%d hits and %d misses were timed", hits.Total(), misses.Total())
+	}
+}
+
+// What may still be served although it changed is kept.
+func TestFree_KeepsWhatMayBeServedStale(t *testing.T) {
+	w := newWorld(t, tagged, func(c *cache.Config) { c.ServeChangedIfError = time.Hour })
+	w.get("/?tag=users")
+	w.db.at += 10
+	w.db.apply(coherence.Change{Hash: coherence.TableFloor(coherence.Everything), At: w.db.at})
+	if pages, _ := w.cache.Free(); pages != 0 {
+		t.Errorf("%d pages were freed", pages)
+	}
+}
+
+func TestKeep_FreesAfterEverythingWasMadeStale(t *testing.T) {
+	w := newWorld(t, tagged)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- w.cache.Keep(ctx) }()
+	w.get("/?tag=users")
+	eventually(t, "it to be freed", func() bool {
+		w.db.mu.Lock() // again and again: Keep may begin after the first
+		w.db.at += 10
+		w.db.apply(coherence.Change{Hash: coherence.TableFloor(coherence.Everything), At: w.db.at})
+		w.db.mu.Unlock()
+		return len(w.inspect("/?tag=users")) == 0
+	})
+	cancel()
+	must(t, <-done)
+}
+
+func TestSample_IsAPage(t *testing.T) {
+	page := cache.NewSample([]byte("hello"), time.Minute)
+	if string(page.Sample()) != "hello" || time.Until(page.Expires()) < 50*time.Second || (*cache.Page)(nil).Sample() != nil {
+		t.Errorf("%q until %s", page.Sample(), page.Expires())
+	}
+}
