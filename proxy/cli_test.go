@@ -95,6 +95,8 @@ func TestCLI_EachFlagIsChecked(t *testing.T) {
 		"--addr=8001":                          "--addr: ",
 		"--addr=127.0.0.1:99999":               "--addr: ",
 		"--admin-addr=8003":                    "--admin-addr: ",
+		"--log-level=loud":                     `--log-level (LOG_LEVEL): there is no level "loud", only debug, info, warn, error`,
+		"--log-level=info,ghost=debug":         `--log-level (LOG_LEVEL): there is no component "ghost", only serve, replication, `,
 	} {
 		if code, _, stderr := typed(append(anyPort, flag)...); code != 2 || !strings.Contains(stderr, says) {
 			t.Errorf("%s: exit %d\n%s", flag, code, stderr)
@@ -119,7 +121,7 @@ func TestCLI_WhatFlagsAllowServes(t *testing.T) {
 		"--trusted-proxies=10.0.0.0/8,::1,192.0.2.1", "--bypass=/admin/*,/cart*", "--ignore-cookies=_ga*", "--upstream=https://example.com/",
 		"--private-headers=", "--admin-hosts=a,b", "--write-wait=0",
 	} {
-		if code, _, stderr := typed(append(anyPort, strings.Fields(flags)...)...); code != 0 || !strings.Contains(stderr, "msg=stopped") {
+		if code, _, stderr := typed(append(anyPort, strings.Fields(flags)...)...); code != 0 || !strings.Contains(stderr, `"msg":"stopped"`) {
 			t.Errorf("%s: exit %d\n%s", flags, code, stderr)
 		}
 	}
@@ -127,7 +129,7 @@ func TestCLI_WhatFlagsAllowServes(t *testing.T) {
 
 func TestCLI_VariablesAreCheckedLikeFlags(t *testing.T) {
 	cleanEnv(t)
-	for name, value := range map[string]string{"MEMORY": "lots", "TTL": "soon", "GRACE": "1h", "UPSTREAM": "nowhere", "NO_COHERENCE": "perhaps"} {
+	for name, value := range map[string]string{"MEMORY": "lots", "TTL": "soon", "GRACE": "1h", "UPSTREAM": "nowhere", "NO_COHERENCE": "perhaps", "LOG_LEVEL": "loud"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, value)
 			if code, _, stderr := typed(anyPort[:3]...); code != 2 || stderr == "" {
@@ -226,14 +228,14 @@ func TestCLI_ServeReadsDotEnvAndTheEnvironmentWins(t *testing.T) {
 	t.Chdir(t.TempDir())
 	write(t, ".env", "ADDR='127.0.0.1:0'\nADMIN_ADDR=127.0.0.1:0\nNO_COHERENCE=true\nUPSTREAM=http://from-file:1\n")
 	code, _, stderr := typed("serve")
-	if code != 0 || !strings.Contains(stderr, "upstream=http://from-file:1") {
+	if code != 0 || !strings.Contains(stderr, `"upstream":"http://from-file:1"`) {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 	t.Setenv("UPSTREAM", "http://from-environment:1")
-	if _, _, stderr = typed("serve"); !strings.Contains(stderr, "upstream=http://from-environment:1") {
+	if _, _, stderr = typed("serve"); !strings.Contains(stderr, `"upstream":"http://from-environment:1"`) {
 		t.Error(stderr)
 	}
-	if _, _, stderr = typed("serve", "--upstream=http://from-flag:1"); !strings.Contains(stderr, "upstream=http://from-flag:1") {
+	if _, _, stderr = typed("serve", "--upstream=http://from-flag:1"); !strings.Contains(stderr, `"upstream":"http://from-flag:1"`) {
 		t.Error(stderr)
 	}
 }
@@ -250,7 +252,7 @@ func TestCLI_ADotEnvThatCannotBeReadIsNamedWithoutItsContent(t *testing.T) {
 		}
 	}
 	write(t, ".env", `A="`)
-	if code, _, stderr := typed("serve"); code != 1 || !strings.HasPrefix(stderr, "proxy: read .env: ") {
+	if code, _, stderr := typed("serve"); code != 1 || !strings.HasPrefix(stderr, "proxy: read .env: line 1 (A): ") {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 	if code, _, _ := typed("demo", "--rows=-1"); code != 2 {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"walcache/proxy/admin"
+	"walcache/proxy/manage"
 	"walcache/proxy/sandbox/sandboxtest"
 )
 
@@ -142,7 +142,7 @@ func TestCluster_ARestartedProxyIsWarm(t *testing.T) {
 }
 
 // operate has an operator do something.
-func (s *system) operate(path, content string) admin.Done {
+func (s *system) operate(path, content string) manage.Done {
 	s.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, s.admin+path, strings.NewReader(content))
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *system) operate(path, content string) admin.Done {
 		s.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var done admin.Done
+	var done manage.Done
 	if err := json.NewDecoder(res.Body).Decode(&done); err != nil || res.StatusCode != http.StatusOK {
 		s.t.Fatalf("%s %s: %s, %v", path, content, res.Status, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"walcache/proxy/admin"
+	"walcache/proxy/manage"
 	"walcache/proxy/sandbox/sandboxtest"
 )
 
@@ -27,7 +27,7 @@ func TestCacheCommand_PurgesAndSwitchesOffAndOn(t *testing.T) {
 		t.Error("not the one page was purged")
 	}
 	code, out, err := typedFor(time.Minute, "cache", "off", "--admin-url", s.admin, "--wait-all", "--json")
-	var done admin.Done
+	var done manage.Done
 	if e := json.Unmarshal([]byte(out), &done); e != nil || code != 0 || !done.All {
 		t.Fatalf("%d %s%s", code, out, err)
 	}

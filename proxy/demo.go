@@ -23,6 +23,7 @@ import (
 	"walcache/backend/service"
 	"walcache/proxy/replication"
 	"walcache/proxy/sandbox"
+	"walcache/proxy/settings"
 	"walcache/schema"
 )
 
@@ -35,6 +36,7 @@ func demoFlags() []cli.Flag {
 		&cli.StringFlag{Name: "data-dir", Usage: "keep the data in `DIR`, instead of a temporary directory that goes with the demo"},
 		&cli.StringFlag{Name: "write-env", Usage: "write the addresses and secrets to `FILE` once everything answers"},
 		&cli.BoolFlag{Name: "verbose", Usage: "log what the parts do"},
+		settings.LogFlag(""),
 	)
 }
 
@@ -72,11 +74,11 @@ func demoCommand(c *cli.Context) (err error) {
 	if c.Bool("verbose") {
 		level = slog.LevelInfo
 	}
-	d := &demo{
-		options: o, rows: c.Int("rows"), out: c.App.Writer, progress: c.App.ErrWriter, apiToken: rand.Text(),
-		log: slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level})),
+	log, err := newLogger(c, level)
+	if err != nil {
+		return err
 	}
-	slog.SetDefault(d.log)
+	d := &demo{options: o, rows: c.Int("rows"), out: c.App.Writer, progress: c.App.ErrWriter, apiToken: rand.Text(), log: log}
 	d.admin.Token = rand.Text()
 	if dir := filepath.Dir(c.String("write-env")); !isDir(dir) {
 		return usagef("--write-env: %s is no directory", dir)
@@ -207,7 +209,7 @@ func (d *demo) startServers(ctx context.Context, dir string) (stop func() error,
 		return stop, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	stops = append(stops, d.postgres.Stop)
-	d.redis, d.redisKind, err = sandbox.StartAnyRedis(ctx, sandbox.RedisConfig{Dir: filepath.Join(dir, "redis")})
+	d.redis, d.redisKind, err = sandbox.StartAnyRedis(ctx, sandbox.RedisConfig{Dir: filepath.Join(dir, "redis"), MaxMemory: 256 << 20})
 	if err != nil {
 		return stop, fmt.Errorf("start Redis: %w", err)
 	}
@@ -262,10 +264,14 @@ func (d *demo) admit(ctx context.Context, db *pgx.Conn) error {
 func (d *demo) proxyOptions() options {
 	o := d.options
 	o.origin.Upstream = d.url(d.backendAt)
+	if len(o.cache.MediaTypes) == 0 {
+		o.cache.MediaTypes = []string{"application/json", "text/html"}
+	}
 	o.coherent, o.databaseURL = true, d.postgres.DSN(demoDatabase)
 	o.listener = &replication.Config{DatabaseURL: o.databaseURL, Slot: "walcache", Publication: "walcache", MaxRetainedWAL: 1 << 30}
 	o.redis = redisConfig{url: d.redis.URL(), prefix: demoPrefix}
 	o.admin.Trusting = true
+	o.manage = manageOptions{prefix: "/properties/", apiToken: d.apiToken, trusting: true}
 	return o
 }
 
@@ -313,11 +319,7 @@ func (d *demo) ask(ctx context.Context) (string, error) {
 // url is how this machine reaches a port: one that is open on all addresses is
 // reached on loopback.
 func (d *demo) url(at net.Listener) string {
-	addr := at.Addr().(*net.TCPAddr)
-	if addr.IP.IsUnspecified() {
-		return fmt.Sprintf("http://127.0.0.1:%d", addr.Port)
-	}
-	return "http://" + addr.String()
+	return "http://" + onThisMachine(at.Addr())
 }
 
 func (d *demo) page() string {
@@ -357,7 +359,8 @@ ready after %.1f s; Ctrl-C stops everything
   proxy       %s/properties/
   panel       %s/admin/  (user %s, password %s)
   backend     %s/properties/
-  admin       %s/status  (token %s)
+  metrics     %s/properties/redis-metrics/
+  operators   %s/  (token %s)
   PostgreSQL  %s
   Redis       %s  (%s)
 
@@ -369,7 +372,7 @@ try, one after the other:
 
 The first answer is a hit. The second is fresh: its Cache-Status says that the
 stored one had changed, and nothing but the row was touched to make it so.
-`, took.Seconds(), d.url(d.proxyAt), d.url(d.proxyAt), demoUser, d.password, d.url(d.backendAt), d.url(d.adminAt), d.admin.Token, dsn, d.redis.URL(), d.redisKind,
+`, took.Seconds(), d.url(d.proxyAt), d.url(d.proxyAt), demoUser, d.password, d.url(d.backendAt), d.url(d.proxyAt), d.url(d.adminAt), d.admin.Token, dsn, d.redis.URL(), d.redisKind,
 		d.page(), d.psql(), dsn, d.shown, d.page())
 }
 

@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/netip"
-	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -14,13 +11,13 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
-	"github.com/joho/godotenv"
 	"github.com/urfave/cli/v2"
 
 	"walcache/proxy/cache"
 	"walcache/proxy/origin"
 	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
+	"walcache/proxy/settings"
 )
 
 const (
@@ -33,30 +30,10 @@ const (
 	adminCategory     = "ADMIN"
 )
 
-// loadEnv reads a .env file if there is one; what the environment already has
-// wins. It runs before the command does, because a command looks its flags'
-// variables up before anything of its own can run. The demo has servers of its
-// own and reads none.
-func loadEnv(c *cli.Context) error {
-	if command := c.Args().First(); command == "demo" {
-		return nil
-	}
-	err := godotenv.Load()
-	var path *fs.PathError
-	switch {
-	case err == nil || errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.As(err, &path):
-		return fmt.Errorf("read .env: %w", err)
-	}
-	// The parser's message repeats the file, which holds secrets.
-	return errors.New("read .env: a line is not of the form NAME=value, or a quote is not closed")
-}
-
 // serveFlags are all that `proxy serve` can be told. A flag's text is its
 // documentation: what it does, and when to change it.
 func serveFlags() []cli.Flag {
-	return slices.Concat(databaseFlags(), listenerFlags(), redisFlags(), cacheFlags(), adminPortFlags(), []cli.Flag{
+	return slices.Concat(databaseFlags(), listenerFlags(), redisFlags(), cacheFlags(), adminPortFlags(), manageFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "addr", Category: whereCategory, Value: ":8001", EnvVars: []string{"ADDR"},
 			Usage: "`HOST:PORT` that clients point at"},
 		&cli.BoolFlag{Name: "listen", Category: databaseCategory, Value: true, EnvVars: []string{"LISTEN"},
@@ -87,7 +64,8 @@ func adminPortFlags() []cli.Flag {
 		&cli.StringFlag{Name: "admin-hosts", Category: adminCategory, EnvVars: []string{"ADMIN_HOSTS"},
 			Usage: "`NAMES`, comma-separated, under which operators reach the admin port besides this machine's own addresses"},
 		&cli.BoolFlag{Name: "debug", Category: adminCategory, EnvVars: []string{"DEBUG"},
-			Usage: "log more, and let who sits at this machine use the admin port without a token; never in production"},
+			Usage: "log at level debug what --log-level leaves open, and let who sits at this machine use the admin port without a token; never in production"},
+		settings.LogFlag(adminCategory),
 	}
 }
 
@@ -151,6 +129,8 @@ func cacheFlags() []cli.Flag {
 			Usage: "`PATHS`, comma-separated, that pass through, such as /admin/*,/cart*"},
 		&cli.StringFlag{Name: "ignore-cookies", Category: storingCategory, EnvVars: []string{"IGNORE_COOKIES"},
 			Usage: "`GLOBS`, comma-separated, of cookies that do not make a request personal, such as _ga*"},
+		&cli.StringFlag{Name: "vary-accept", Category: storingCategory, EnvVars: []string{"VARY_ACCEPT"},
+			Usage: "media `TYPES`, comma-separated, that the service chooses from by Accept, such as application/json,text/html; requests that rank the same one first share an answer"},
 		&cli.StringFlag{Name: "private-headers", Category: storingCategory, Value: strings.Join(cache.Defaults().PrivateHeaders, ","), EnvVars: []string{"PRIVATE_HEADERS"},
 			Usage: "`NAMES`, comma-separated, of request headers that make a request personal"},
 		&cli.BoolFlag{Name: "store-set-cookie", Category: storingCategory, EnvVars: []string{"STORE_SET_COOKIE"},
@@ -172,6 +152,9 @@ func uninstallFlags() []cli.Flag {
 	return slices.Concat(databaseFlags(), redisFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: "dry-run", Usage: "print what would be removed and remove nothing"}})
 }
+
+// mediaType is one without parameters, in lower case (RFC 9110, section 8.3.1).
+var mediaType = regexp.MustCompile(`^[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+$`)
 
 // slotName is what PostgreSQL takes for one.
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
@@ -211,22 +194,6 @@ func list(c *cli.Context, name string) []string {
 	return strings.FieldsFunc(c.String(name), func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// secret is a flag, or the content of the file that its -file twin names.
-func secret(c *cli.Context, name string) (string, error) {
-	file := c.String(name + "-file")
-	switch {
-	case file == "":
-		return c.String(name), nil
-	case c.String(name) != "":
-		return "", usagef("--%s and --%s-file (or their variables) are both set", name, name)
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("--%s-file: %w", name, err)
-	}
-	return strings.TrimSpace(string(content)), nil
-}
-
 // serveOptions reads and checks what serve was told.
 func serveOptions(c *cli.Context) (o options, err error) {
 	if c.Args().Present() {
@@ -240,6 +207,9 @@ func serveOptions(c *cli.Context) (o options, err error) {
 	}
 	o.addr = c.String("addr")
 	if err := o.adminOptions(c); err != nil {
+		return o, err
+	}
+	if err := o.manageOptions(c); err != nil {
 		return o, err
 	}
 	o.origin.Upstream = c.String("upstream")
@@ -267,7 +237,7 @@ func (o *options) coherenceOptions(c *cli.Context) (err error) {
 		if o.redis.url == "" {
 			return usagef("--listen=false leaves the database to others, and without Redis nothing is heard of them\n  try: --redis-url (REDIS_URL), as the others have it")
 		}
-		o.databaseURL, err = secret(c, "database-url") // to know when a write has arrived
+		o.databaseURL, err = settings.Secret(c, "database-url") // to know when a write has arrived
 		return err
 	}
 	config, err := listenerConfig(c)
@@ -278,7 +248,7 @@ func (o *options) coherenceOptions(c *cli.Context) (err error) {
 func (o *options) adminOptions(c *cli.Context) (err error) {
 	o.adminAddr, o.debug = c.String("admin-addr"), c.Bool("debug")
 	o.admin.Hosts, o.admin.Trusting = list(c, "admin-hosts"), o.debug
-	o.admin.Token, err = secret(c, "admin-token")
+	o.admin.Token, err = settings.Secret(c, "admin-token")
 	return err
 }
 
@@ -291,7 +261,7 @@ var keyPrefix = regexp.MustCompile(`^[A-Za-z0-9_.:/-]{1,64}$`)
 
 func redisOptions(c *cli.Context) (r redisConfig, err error) {
 	r.prefix = c.String("prefix")
-	if r.url, err = secret(c, "redis-url"); err != nil || r.url == "" {
+	if r.url, err = settings.Secret(c, "redis-url"); err != nil || r.url == "" {
 		return r, err
 	}
 	client, err := redisurl.Open(r.url, nil)
@@ -312,7 +282,7 @@ func listenerConfig(c *cli.Context) (replication.Config, error) {
 
 func databaseConfig(c *cli.Context) (config replication.Config, err error) {
 	config = replication.Config{Slot: c.String("slot"), Publication: c.String("publication")}
-	if config.DatabaseURL, err = secret(c, "database-url"); err != nil {
+	if config.DatabaseURL, err = settings.Secret(c, "database-url"); err != nil {
 		return config, err
 	}
 	if config.DatabaseURL == "" {
@@ -340,11 +310,12 @@ func cacheOptions(c *cli.Context) (o options, err error) {
 		WriteWait: c.Duration("write-wait"), TrustTags: c.String("tags") == "trust",
 		MaxFetches: c.Int("max-fetches"), QueueTimeout: c.Duration("queue-timeout"),
 		Bypass: list(c, "bypass"), IgnoreCookies: list(c, "ignore-cookies"),
+		MediaTypes:     list(c, "vary-accept"),
 		PrivateHeaders: list(c, "private-headers"), StoreSetCookie: c.Bool("store-set-cookie"),
 	}
 	o.origin = origin.Config{Host: c.String("upstream-host"), Timeout: c.Duration("upstream-timeout")}
 	for _, cidr := range list(c, "trusted-proxies") {
-		prefix, err := parsePrefix(cidr)
+		prefix, err := settings.ParseNetwork(cidr)
 		if err != nil {
 			return o, usagef("--trusted-proxies: %q is neither an address nor a network like 10.0.0.0/8", cidr)
 		}
@@ -357,6 +328,11 @@ func (o *options) check(c *cli.Context) error {
 	for _, name := range []string{"ttl", "max-ttl", "grace", "serve-changed-if-error", "write-wait", "queue-timeout", "upstream-timeout"} {
 		if c.Duration(name) < 0 {
 			return usagef("--%s is negative", name)
+		}
+	}
+	for _, name := range o.cache.MediaTypes {
+		if !mediaType.MatchString(name) {
+			return usagef("--vary-accept: %q is no media type, such as text/html", name)
 		}
 	}
 	switch {
@@ -372,11 +348,4 @@ func (o *options) check(c *cli.Context) error {
 		return usagef("--memory has to be at least 1MiB")
 	}
 	return nil
-}
-
-func parsePrefix(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil {
-		return addr.Prefix(addr.BitLen())
-	}
-	return netip.ParsePrefix(text)
 }

@@ -16,7 +16,10 @@ import (
 	"walcache/proxy/admin"
 	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
+	"walcache/proxy/manage"
+	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
+	"walcache/proxy/settings"
 )
 
 // follower is how a process comes to know of changes: from its own listener
@@ -101,7 +104,7 @@ func (f *follower) listen(ctx context.Context) error {
 
 // sources are what the admin port reads of it.
 func (f *follower) sources() admin.Sources {
-	s := admin.Sources{Tracker: f.tracker, Log: f.log, Listener: f.listener}
+	s := admin.Sources{Sources: manage.Sources{Tracker: f.tracker, Records: f.log, Listener: f.listener}}
 	if f.witness != nil {
 		s.Announcer = f.witness
 	}
@@ -129,27 +132,41 @@ func listenCommand(c *cli.Context) error {
 	if err := o.adminOptions(c); err != nil {
 		return err
 	}
+	log, err := newLogger(c, settings.Usual(o.debug))
+	if err != nil {
+		return err
+	}
 	adminAt, err := listenOn("admin-addr", o.adminAddr)
 	if err != nil {
 		return err
 	}
-	return listenOnly(c.Context, o, adminAt, newLogger(c, o.debug))
+	return listenOnly(c.Context, o, adminAt, log)
 }
 
 func listenOnly(ctx context.Context, o options, adminAt net.Listener, log *slog.Logger) error {
+	began := time.Now()
 	f, err := newFollower(o, log)
 	if err != nil {
 		return errors.Join(err, adminAt.Close())
 	}
 	o.admin.Addr = adminAt.Addr()
-	back := newServer(admin.New(o.admin, f.sources()), log)
+	operators := admin.New(o.admin, f.sources())
+	back := newServer(operators, log.With("component", "admin"))
+	log = log.With("component", "serve")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listenAndServe(back, adminAt) })
 	group.Go(func() error { return f.run(ctx) })
+	group.Go(func() error { return operators.Run(ctx) })
+	var stopping time.Time
 	group.Go(func() error {
 		<-ctx.Done()
+		stopping = time.Now()
+		operators.Drain()
 		return back.Close()
 	})
-	log.Info("listening", "database", f.database, "admin", adminAt.Addr().String(), "pid", os.Getpid())
-	return group.Wait()
+	log.Info("listening", "admin", adminAt.Addr().String(), "database", f.database, "redis", redisurl.Address(o.redis.url),
+		"pid", os.Getpid(), "took", time.Since(began))
+	err = group.Wait()
+	log.Info("stopped", "took", time.Since(stopping))
+	return err
 }

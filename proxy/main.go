@@ -9,7 +9,9 @@
 // main.go, flags.go and report.go speak with the user; serve.go builds the parts
 // and runs them, follow.go those that know of changes; control.go, doctor.go and
 // uninstall.go are for operators; demo.go runs the whole system on private
-// servers. The parts, each with a package comment of its own:
+// servers. manage.go is what operators may ask on the proxy's own port; tasks.go,
+// adminport.go, tell.go and terminal.go ask it of the admin port and tell what it
+// answers; health.go asks whether it takes requests. The parts, each with a package comment of its own:
 //
 //	coherence    what changed, up to where that is known, and what it makes stale
 //	replication  follows PostgreSQL and says so in coherence's words
@@ -18,19 +20,27 @@
 //	store        where responses are kept, in memory and in Redis
 //	redisurl     opens a Redis, Sentinels or a Cluster by one kind of URL
 //	origin       forwards to the backend
-//	admin        the operator's port
+//	manage       what operators ask of the whole cache, and have it do
+//	admin        the operator's port, with a page
+//	guard        decides who gets in there
+//	querysets    what services keep in Redis, as operators see it
+//	web          what pages share
 //	doctor       examines what has to hold before any of this works
+//	settings     reads variables, .env and secrets, and makes the logger, for the backend too
 //	sandbox      private PostgreSQL and Redis servers, for the demo and tests
 package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"walcache/proxy/settings"
 )
 
 func main() {
@@ -60,7 +70,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 1 && app.Command(args[1]) != nil {
 		help = "proxy " + args[1] + " --help"
 	}
-	return report(stderr, app.RunContext(ctx, args), help)
+	err := app.RunContext(ctx, args)
+	if errors.As(err, new(*settings.Error)) {
+		err = usageError{err}
+	}
+	return report(stderr, err, help)
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
@@ -71,7 +85,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:      stderr,
 		ExitErrHandler: func(*cli.Context, error) {}, // run alone decides the exit code
 		OnUsageError:   asUsageError,
-		Before:         loadEnv,
+		Before:         settings.Load("demo"), // which has servers of its own
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("no command %q", c.Args().First())
@@ -82,6 +96,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			{Name: "serve", Usage: "answer requests", Flags: serveFlags(), Action: serveCommand},
 			{Name: "listen", Usage: "follow the database for proxies that do not, and answer no requests", Flags: listenFlags(), Action: listenCommand},
 			cacheCommand(),
+			healthCommand(),
+			manageCacheCommand(),
 			{Name: "doctor", Usage: "examine what has to hold, and say what to do about what does not", Flags: doctorFlags(), Action: doctorCommand},
 			{Name: "demo", Usage: "run the whole system on private servers: backend, PostgreSQL, Redis and proxy", Flags: demoFlags(), Action: demoCommand},
 			{Name: "uninstall", Usage: "remove what is left in the database and in Redis: slot, publications and keys", Flags: uninstallFlags(), Action: uninstallCommand},

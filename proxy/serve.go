@@ -17,8 +17,11 @@ import (
 	"walcache/proxy/admin"
 	"walcache/proxy/cache"
 	"walcache/proxy/coherence"
+	"walcache/proxy/manage"
 	"walcache/proxy/origin"
+	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
+	"walcache/proxy/settings"
 	"walcache/proxy/store"
 )
 
@@ -35,6 +38,7 @@ type options struct {
 	cache           cache.Config
 	origin          origin.Config
 	redis           redisConfig
+	manage          manageOptions
 	coherent        bool                // it follows the database, itself or through others
 	databaseURL     string              // "" where only others know
 	listener        *replication.Config // nil where others listen
@@ -51,6 +55,10 @@ func serveCommand(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	log, err := newLogger(c, settings.Usual(o.debug))
+	if err != nil {
+		return err
+	}
 	proxyAt, err := listenOn("addr", o.addr)
 	if err != nil {
 		return err
@@ -59,17 +67,16 @@ func serveCommand(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, proxyAt.Close())
 	}
-	return serve(c.Context, o, proxyAt, adminAt, newLogger(c, o.debug))
+	return serve(c.Context, o, proxyAt, adminAt, log)
 }
 
-func newLogger(c *cli.Context, debug bool) *slog.Logger {
-	level := slog.LevelInfo
-	if debug {
-		level = slog.LevelDebug
+// newLogger makes the logger of a command, which its Redis clients have too.
+func newLogger(c *cli.Context, usual slog.Level) (*slog.Logger, error) {
+	log, err := settings.NewLogger(c, usual)
+	if err == nil {
+		redisurl.LogTo(log.With("component", "redis"))
 	}
-	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
-	slog.SetDefault(log)
-	return log
+	return log, err
 }
 
 // listenOn opens the port that a flag gives.
@@ -93,14 +100,16 @@ func listenOn(flag, addr string) (net.Listener, error) {
 type proxy struct {
 	*follower // nil without coherence
 	options   options
+	began     time.Time
 	memory    *store.Memory
 	pages     *store.Redis // nil without Redis
 	cache     *cache.Cache
+	manager   *manage.Manager
 	admin     *admin.Server
 }
 
-func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
-	p.options = o
+func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
+	p.options, p.began = o, time.Now()
 	if p.memory, err = store.NewMemory(uint64(o.memory)); err != nil {
 		return p, fmt.Errorf("--memory: %w", err)
 	}
@@ -122,6 +131,7 @@ func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
 		}
 		o.cache.Below = p.pages
 	}
+	o.origin.Log, o.cache.Log = log, log
 	if o.cache.Origin, err = origin.New(o.origin); err != nil {
 		return p, err
 	}
@@ -130,13 +140,17 @@ func build(o options, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
 	}
 	o.admin.Addr = adminAt
 	sources.Cache, sources.Memory, sources.Pages = p.cache, p.memory, p.pages
+	if p.manager, err = newManager(o, sources.Sources, proxyAt, log); err != nil {
+		return p, err
+	}
+	sources.Manager, sources.History = p.manager, p.manager.History()
 	p.admin = admin.New(o.admin, sources)
 	return p, nil
 }
 
 // serve builds a proxy and runs it until ctx ends.
 func serve(ctx context.Context, o options, proxyAt, adminAt net.Listener, log *slog.Logger) error {
-	p, err := build(o, adminAt.Addr(), log)
+	p, err := build(o, proxyAt.Addr(), adminAt.Addr(), log)
 	if err != nil {
 		return errors.Join(err, proxyAt.Close(), adminAt.Close())
 	}
@@ -151,27 +165,41 @@ func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *s
 	if p.pages != nil {
 		defer func() { _ = p.pages.Close() }()
 	}
-	front, back := newServer(p.cache, log), newServer(p.admin, log)
+	front, back := newServer(p.front(), log.With("component", "serve")), newServer(p.admin, log.With("component", "admin"))
+	log = log.With("component", "serve")
 	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFollowing()
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listenAndServe(front, proxyAt) })
 	group.Go(func() error { return listenAndServe(back, adminAt) })
+	group.Go(func() error { return p.cache.Keep(following) })
+	group.Go(func() error { return p.manager.Run(following) })
+	group.Go(func() error { return p.admin.Run(following) })
 	if p.follower != nil {
 		group.Go(func() error { return p.run(following) })
 	}
-	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", p.options.origin.Upstream, "pid", os.Getpid())
+	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", p.options.origin.Upstream,
+		"database", p.databaseName(), "redis", redisurl.Address(p.options.redis.url), "pid", os.Getpid(), "took", time.Since(p.began))
 	group.Go(func() error {
 		<-ctx.Done()
 		began := time.Now()
 		p.admin.Drain()
+		p.manager.Drain()
 		err := drain(front, log)
 		stopFollowing()
 		log.Info("stopped", "took", time.Since(began))
 		return errors.Join(err, back.Close())
 	})
 	return group.Wait()
+}
+
+// databaseName is what the proxy follows, for people, or "".
+func (p *proxy) databaseName() string {
+	if p.follower == nil {
+		return ""
+	}
+	return p.follower.database
 }
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {

@@ -47,7 +47,7 @@ type serving struct {
 	ended      chan int           // its exit code
 }
 
-var servingAt = regexp.MustCompile(`msg=serving addr=(\S+) admin=(\S+) `)
+var servingAt = regexp.MustCompile(`"msg":"serving",.*"addr":"([^"]+)","admin":"([^"]+)",`)
 
 // serveWith types `proxy serve` with flags, and returns once it serves.
 func serveWith(t *testing.T, flags ...string) *serving {
@@ -185,6 +185,22 @@ func TestServe_StartsWithPostgreSQLAndTheServiceAwayAndIsCoherentOnceTheyCome(t 
 	}
 	s.exits(0)
 	noPassword(t, p.DSN(""), s.log.String())
+}
+
+func TestServe_AHitWritesNoLine(t *testing.T) {
+	cleanEnv(t)
+	s := serveWith(t, "--no-coherence", "--log-level=debug", "--upstream", hello(t).URL)
+	hits := 0
+	for range 100 {
+		if ask(t, s.url).hit() {
+			hits++
+		}
+	}
+	s.exits(0)
+	said := regexp.MustCompile(`"msg":"([^"]+)"`).FindAllStringSubmatch(s.log.String(), -1)
+	if hits < 99 || len(said) != 2 || said[0][1] != "serving" || said[1][1] != "stopped" {
+		t.Errorf("%d hits, and\n%s", hits, s.log)
+	}
 }
 
 func TestServe_StoppingFinishesWhatIsUnderWayAndSaysSo(t *testing.T) {

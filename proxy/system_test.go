@@ -108,7 +108,7 @@ func (s *system) run(adjust func(*options)) {
 	s.url, s.admin = "http://"+proxyAt.Addr().String(), "http://"+adminAt.Addr().String()
 	log := slog.New(slog.NewTextHandler(s.t.Output(), nil)).With("proxy", proxyAt.Addr().(*net.TCPAddr).Port)
 	var err error
-	if s.proxy, err = build(o, adminAt.Addr(), log); err != nil {
+	if s.proxy, err = build(o, proxyAt.Addr(), adminAt.Addr(), log); err != nil {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,40 +1,19 @@
 package admin
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"time"
+	"net/url"
+	"strings"
 
 	"walcache/proxy/cache"
-	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
 	"walcache/proxy/guard"
 )
-
-// Announcer puts lines into the change stream, and returns a position after
-// them.
-type Announcer interface {
-	Announce(ctx context.Context, lines ...string) (coherence.LSN, error)
-}
-
-// Done is the answer to what an operator had done: a message in the change
-// stream, which has a position and an order like any commit, so that every
-// process comes by it, and a fetch under way when it was sent is no exception.
-type Done struct {
-	Did      string   `json:"did"`
-	Position string   `json:"position"`
-	Applied  bool     `json:"applied"`   // on this process
-	All      bool     `json:"all"`       // on every process that is alive
-	Behind   []string `json:"behind"`    // those on which it is not yet
-	Took     float64  `json:"took_secs"` // from the message to this answer
-}
-
-// controlWait bounds how long an operator waits until it is done everywhere.
-const controlWait = 10 * time.Second
 
 func (s *Server) controls(mux *http.ServeMux, g guard.Guard) {
 	for path, line := range map[string]string{"POST /cache/off": "cache off", "POST /cache/on": "cache on"} {
@@ -49,17 +28,15 @@ func (s *Server) announce(line func(*http.Request) (string, error)) http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := line(r)
 		if err != nil {
-			guard.WriteJSON(w, http.StatusBadRequest, guard.Problem(err.Error(), `send JSON: {"url": "https://host/path"}, {"tag": "books/id=42"} or {"all": true}`))
+			guard.WriteJSON(w, http.StatusBadRequest, guard.Problem(err.Error(), howToAsk(r)))
 			return
 		}
-		if s.sources.Announcer == nil || s.sources.Log == nil {
+		if s.sources.Announcer == nil || s.sources.Records == nil {
 			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem("this process has no database to tell the others through",
 				"ask a process that was given --database-url (DATABASE_URL)"))
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), controlWait)
-		defer cancel()
-		done, err := s.do(ctx, text, r.URL.Query().Get("wait") == "all")
+		done, err := s.sources.Do(r.Context(), text, r.URL.Query().Get("wait") == "all")
 		if err != nil {
 			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem(err.Error(), "see /status for what the listener says, and ask again"))
 			return
@@ -68,51 +45,22 @@ func (s *Server) announce(line func(*http.Request) (string, error)) http.Handler
 	})
 }
 
-func (s *Server) do(ctx context.Context, line string, everywhere bool) (Done, error) {
-	began := time.Now()
-	at, err := s.sources.Announcer.Announce(ctx, line)
-	if err != nil {
-		return Done{}, fmt.Errorf("%s: not sent: %w", line, err)
-	}
-	if err := s.sources.Log.Wait(ctx, at); err != nil {
-		return Done{}, fmt.Errorf("%s: sent, and not yet known to this process: %w", line, err)
-	}
-	done := Done{Did: line, Position: at.String(), Applied: true, Behind: []string{}}
-	if everywhere {
-		behind, err := s.sources.Log.WaitAll(ctx, at)
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return Done{}, fmt.Errorf("%s: done here; whether elsewhere is not known: %w", line, err)
-		}
-		done.All, done.Behind = err == nil, names(behind)
-	}
-	done.Took = time.Since(began).Seconds()
-	return done, nil
-}
-
-func names(members []changelog.Member) []string {
-	list := []string{}
-	for _, m := range members {
-		list = append(list, m.Name)
-	}
-	return list
-}
-
 // maxPurge bounds what is read of a request, in bytes.
 const maxPurge = 16 << 10
 
-// purgeLine reads what is to be purged.
+// purge is what is to be purged: one of these.
+type purge struct {
+	URL string
+	Tag string
+	All bool
+}
+
+// purgeLine reads what is to be purged, of JSON or a form.
 func purgeLine(r *http.Request) (string, error) {
-	var ask struct {
-		URL string
-		Tag string
-		All bool
-	}
-	body := json.NewDecoder(io.LimitReader(r.Body, maxPurge))
-	body.DisallowUnknownFields()
-	if err := body.Decode(&ask); err != nil {
-		return "", fmt.Errorf("the request is no JSON object of url, tag or all: %w", err)
-	}
+	ask, err := readPurge(r)
 	switch {
+	case err != nil:
+		return "", err
 	case ask.URL != "" && ask.Tag == "" && !ask.All:
 		page, err := pageURL(ask.URL)
 		return "purge " + page, err
@@ -122,6 +70,37 @@ func purgeLine(r *http.Request) (string, error) {
 		return "floor " + coherence.Everything, nil
 	}
 	return "", errors.New("exactly one of url, tag and all has to be given")
+}
+
+// readPurge takes JSON for what it is, whatever it is called: curl -d calls
+// everything a form.
+func readPurge(r *http.Request) (ask purge, err error) {
+	text, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxPurge))
+	if err != nil {
+		return ask, fmt.Errorf("the request cannot be read: %w", err)
+	}
+	if isForm(r) && !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		fields, err := url.ParseQuery(string(text))
+		if err != nil {
+			return ask, fmt.Errorf("the request is no form: %w", err)
+		}
+		// Around what somebody pasted there may be blanks.
+		return purge{strings.TrimSpace(fields.Get("url")), strings.TrimSpace(fields.Get("tag")), fields.Get("all") == "true"}, nil
+	}
+	body := json.NewDecoder(bytes.NewReader(text))
+	body.DisallowUnknownFields()
+	if err := body.Decode(&ask); err != nil {
+		return ask, fmt.Errorf("the request is no JSON object of url, tag or all: %w", err)
+	}
+	return ask, nil
+}
+
+// howToAsk is the next step for who asked for a purge of nothing.
+func howToAsk(r *http.Request) string {
+	if wantsWords(r) {
+		return "give a URL as clients ask for it, such as https://host/path, or a tag, such as books/id=42"
+	}
+	return `send JSON: {"url": "https://host/path"}, {"tag": "books/id=42"} or {"all": true}`
 }
 
 // pageURL writes a URL as pages are purged by.

@@ -38,13 +38,18 @@ type proxy struct {
 	at      coherence.LSN
 }
 
-func newProxy(t *testing.T) *proxy {
+func newProxy(t *testing.T) *proxy { return newProxyWithin(t, 2*time.Second) }
+
+// newCalmProxy is one whose evidence is good for as long as a test takes.
+func newCalmProxy(t *testing.T) *proxy { return newProxyWithin(t, time.Hour) }
+
+func newProxyWithin(t *testing.T, maxStaleness time.Duration) *proxy {
 	t.Helper()
 	p := &proxy{t: t, at: 100}
-	p.sources.Tracker = coherence.NewTracker(1<<12, 2*time.Second)
+	p.sources.Tracker = coherence.NewTracker(1<<12, maxStaleness)
 	log := slog.New(slog.DiscardHandler)
-	p.sources.Log = changelog.New(p.sources.Tracker, log)
-	p.sources.Listener = replication.New(replication.Config{Log: log}, p.sources.Log)
+	p.sources.Records = changelog.New(p.sources.Tracker, log)
+	p.sources.Listener = replication.New(replication.Config{Log: log}, p.sources.Records)
 	p.sources.Tracker.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{"properties": {}, "users": {}}})
 	p.cached(p.sources.Tracker)
 	return p

@@ -78,12 +78,12 @@ func busy(t *testing.T) *proxy {
 	p := newProxy(t)
 	url, prefix := sandboxtest.Redis(t)
 	var err error
-	p.sources.Log, err = changelog.Open(p.sources.Tracker, url, prefix, slog.New(slog.DiscardHandler))
+	p.sources.Records, err = changelog.Open(p.sources.Tracker, url, prefix, slog.New(slog.DiscardHandler))
 	p.must(err)
 	p.sources.Pages, err = store.NewRedis(store.RedisConfig{URL: url, Prefix: prefix})
 	p.must(err)
 	t.Cleanup(func() {
-		p.must(p.sources.Log.Close())
+		p.must(p.sources.Records.Close())
 		p.must(p.sources.Pages.Close())
 	})
 	p.ask("/properties") // refused: nothing is known

@@ -3,27 +3,33 @@
 // reads from all other parts, and none knows of it. What it changes it changes by a
 // message in the change stream.
 //
+//	/          all of it as a page that stays up to date     page.go, templates/
+//	/events, /changes/events   what keeps it so              events.go, changes.go
+//	/entries   what is stored under a URL or a tag, and why  entries.go
+//	/confirm/… asks once more, before what touches all       forms.go
+//	/status    how things stand as JSON, for scripts         status.go
+//	/metrics   the same as counters and gauges, for Prometheus
+//	/cache/…   off, on and purge, on every process; these need the token (control.go,
+//	           and package manage for the others)
 //	/healthz   200 while the process answers
 //	/readyz    200 while it takes requests; says whether it vouches for freshness
-//	/status    all of it as JSON, for people and scripts
-//	/metrics   the same as counters and gauges, for Prometheus
-//	/cache/…   off, on and purge, on every process; these need the token
+//
+// A browser's form asks for the same as a script with JSON, of the same handlers;
+// forms.go puts the answer into words.
 //
 // The port is on loopback unless told otherwise; package guard decides who gets in.
 package admin
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
 
-	"walcache/proxy/cache"
-	"walcache/proxy/changelog"
-	"walcache/proxy/coherence"
 	"walcache/proxy/guard"
-	"walcache/proxy/replication"
-	"walcache/proxy/store"
+	"walcache/proxy/manage"
+	"walcache/proxy/web"
 )
 
 // Config says who may use the admin port.
@@ -37,43 +43,78 @@ type Config struct {
 }
 
 // Sources are the parts that the admin port reads from. What a process does not
-// have is nil: an ordinary cache has none of the first four, one that only
+// have is nil: an ordinary cache has neither tracker nor records, one that only
 // listens neither cache nor pages, one that only follows no listener.
 type Sources struct {
-	Tracker   *coherence.Tracker
-	Log       *changelog.Log
-	Listener  *replication.Listener
-	Announcer Announcer
-	Cache     *cache.Cache
-	Memory    *store.Memory
-	Pages     *store.Redis
+	manage.Sources
+	Manager *manage.Manager // of the operations below /cache/
+	History History         // for the plots
+}
+
+// History is what the process did lately, a sample a second. After returns the
+// samples after the one of an ID, the ID of the last, and what is closed once
+// there is another.
+type History interface {
+	After(id string) (samples []manage.Sample, last string, more <-chan struct{})
 }
 
 // Server answers on the admin port.
 type Server struct {
 	http.Handler
-	sources  Sources
-	began    time.Time
-	proven   atomic.Bool // freshness was, once
-	draining atomic.Bool
+	sources Sources
+	began   time.Time
+	proven  atomic.Bool // freshness was, once
+	serving context.Context
+	drain   context.CancelFunc // ends serving
+
+	pages     web.Pages
+	parts     recent
+	changes   changes
+	said      outcomes
+	listeners atomic.Int64 // to events, now
 }
 
 // New makes a server.
 func New(config Config, sources Sources) *Server {
-	s := &Server{sources: sources, began: time.Now()}
+	s := &Server{sources: sources, began: time.Now(), pages: parsePages()}
+	s.serving, s.drain = context.WithCancel(context.Background())
+	s.changes.start(s.began)
 	g := guard.Guard{Token: config.Token, Hosts: config.Hosts, Open: guard.Loopback(config.Addr), Trusting: config.Trusting}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.Handle("GET /status", g.Reads(http.HandlerFunc(s.status)))
+	s.show(mux, g)
 	s.controls(mux, g)
-	s.Handler = g.Protect(mux)
+	if sources.Manager != nil {
+		sources.Manager.Register(mux, g)
+	}
+	s.Handler = g.Protect(s.forms(mux))
 	return s
 }
 
-// Drain makes /readyz say no from now on: the proxy is about to stop.
-func (s *Server) Drain() { s.draining.Store(true) }
+// show is what people look at.
+func (s *Server) show(mux *http.ServeMux, g guard.Guard) {
+	for path, h := range map[string]http.Handler{
+		"GET /{$}":            http.HandlerFunc(s.page),
+		"GET /entries":        http.HandlerFunc(s.entries),
+		"GET /confirm/{what}": http.HandlerFunc(s.confirm),
+		"GET /events":         s.streams(s.statusEvents),
+		"GET /changes/events": s.streams(s.changeEvents),
+		"GET /operator.css":   own("operator.css"),
+		"GET /operator.js":    own("operator.js"),
+		"GET /static/":        web.Assets(),
+	} {
+		mux.Handle(path, g.Reads(h))
+	}
+}
+
+// Drain makes /readyz say no from now on, and ends the streams of events: the
+// proxy is about to stop.
+func (s *Server) Drain() { s.drain() }
+
+func (s *Server) draining() bool { return s.serving.Err() != nil }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	guard.WriteJSON(w, http.StatusOK, map[string]string{"status": "alive"})
@@ -92,7 +133,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	answer := map[string]any{"status": "ready", "vouches": vouches}
 	code := http.StatusOK
 	switch {
-	case s.draining.Load():
+	case s.draining():
 		answer["status"], code = "draining", http.StatusServiceUnavailable
 	case s.starting():
 		answer["status"], code = "starting", http.StatusServiceUnavailable

@@ -86,8 +86,8 @@ func (s *Server) read() Status {
 	if s.sources.Tracker == nil {
 		return st
 	}
-	if s.sources.Log != nil && s.sources.Log.Shared() {
-		status := s.sources.Log.Status()
+	if s.sources.Records != nil && s.sources.Records.Shared() {
+		status := s.sources.Records.Status()
 		st.Log = &status
 	}
 	st.Coherence = s.coherence()

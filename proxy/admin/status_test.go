@@ -155,7 +155,7 @@ func follow(t *testing.T, p *proxy, dsn string) {
 	name := "admin_" + dsn[strings.LastIndex(dsn, "/")+1:strings.LastIndex(dsn, "?")]
 	p.sources.Listener = replication.New(replication.Config{
 		DatabaseURL: dsn, Slot: name, Publication: name, MaxRetainedWAL: 1 << 30, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}, p.sources.Log)
+	}, p.sources.Records)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.sources.Listener.Run(ctx) }()

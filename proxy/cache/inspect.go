@@ -40,6 +40,7 @@ type Moved struct {
 // Requested is how often a URL was asked for.
 type Requested struct {
 	URL    string `json:"url"`
+	Exact  bool   `json:"exact"` // the URL says all that the page is kept under; a trusted proxy may have said more
 	Route  string `json:"route"`
 	Hits   uint64 `json:"hits"`
 	Misses uint64 `json:"misses"`
@@ -145,7 +146,7 @@ func (c *Cache) moves(key Key, e *Entry) []coherence.Move {
 func (c *Cache) Hottest(n int) []Requested {
 	var all []Requested
 	for key, u := range c.uses.byKey.All() {
-		all = append(all, Requested{key.URL(), u.route.name, u.hits.Load(), u.misses.Load()})
+		all = append(all, Requested{key.URL(), key.String() == key.URL(), u.route.name, u.hits.Load(), u.misses.Load()})
 	}
 	slices.SortFunc(all, func(a, b Requested) int {
 		return cmp.Or(cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses), strings.Compare(a.URL, b.URL))

@@ -24,8 +24,8 @@ import (
 type Guard struct {
 	Token string   // "" refuses every call that needs one
 	Hosts []string // names that the port is reached under, besides this machine's addresses
-	// Open lets everybody read without the token.
-	Open bool
+	// Open lets everybody read without the token, OpenHere who sits at this machine.
+	Open, OpenHere bool
 	// Trusting lets who sits at this machine change things without a token: in a
 	// demo, or to debug.
 	Trusting bool
@@ -77,10 +77,10 @@ func isOurs(ip netip.Addr) bool {
 	})
 }
 
-// Reads asks for the token, unless reading is open to everybody.
+// Reads asks for the token, unless reading is open to who asks.
 func (g Guard) Reads(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.Open || g.hasToken(r) || g.Trusting && isDirect(r) {
+		if g.Open || g.hasToken(r) || g.OpenHere && isDirect(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -129,11 +129,23 @@ func isDirect(r *http.Request) bool {
 		return false
 	}
 	for name := range r.Header {
-		if name == "Forwarded" || name == "Via" || strings.HasPrefix(name, "X-Forwarded-") {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
 			return false
 		}
 	}
 	return true
+}
+
+// Keep takes the token out of a request that goes on to somebody else: once a
+// browser was asked for it at one path (Basic), it sends it along with every
+// request beside and below (RFC 7617, section 2.2).
+func (g Guard) Keep(r *http.Request) {
+	if len(r.Header["Authorization"]) == 0 {
+		return
+	}
+	if _, _, isBasic := r.BasicAuth(); isBasic && g.hasToken(r) {
+		r.Header.Del("Authorization")
+	}
 }
 
 // hasToken compares in constant time, whatever the length.

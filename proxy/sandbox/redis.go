@@ -23,6 +23,16 @@ type RedisConfig struct {
 	Dir string
 	// Port on 127.0.0.1; 0 picks a free one.
 	Port int
+	// MaxMemory, in bytes, is where what expires begins to make room
+	// (volatile-lru); 0 is no limit.
+	MaxMemory int64
+}
+
+func (c RedisConfig) settings() []string {
+	if c.MaxMemory == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("maxmemory %d", c.MaxMemory), "maxmemory-policy volatile-lru"}
 }
 
 // RedisServer is what a Redis in a process of its own and one in this process
@@ -65,7 +75,7 @@ type Redis struct {
 // StartRedis starts a server and returns once it answers. ctx bounds the start,
 // not the life of the server.
 func StartRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
-	r, err := newRedis(config.Dir, rand.Text())
+	r, err := newRedis(config.Dir, rand.Text(), config.settings()...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"walcache/proxy/guard"
+	"walcache/proxy/manage"
+	"walcache/proxy/settings"
+)
+
+// manageFlags are about what operators ask on the proxy's own port.
+func manageFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "manage-prefix", Category: adminCategory, EnvVars: []string{"MANAGE_PREFIX"},
+			Usage: "`PATH` on the proxy's port, such as /properties/, below which cache-status/, cache-clear/ and the like answer; they need the token"},
+		&cli.BoolFlag{Name: "manage-public", Category: adminCategory, EnvVars: []string{"MANAGE_PUBLIC"},
+			Usage: "let everybody read there without the token"},
+		&cli.StringFlag{Name: "api-token", Category: adminCategory, EnvVars: []string{"API_TOKEN"},
+			Usage: "`SECRET` with which the service lets programs write, for cache test-signals alone; prefer the variable or --api-token-file"},
+		&cli.StringFlag{Name: "api-token-file", Category: adminCategory, EnvVars: []string{"API_TOKEN_FILE"},
+			Usage: "`FILE` that holds that token"},
+	}
+}
+
+// manageOptions are where operators ask on the proxy's own port.
+type manageOptions struct {
+	prefix, apiToken string
+	public           bool
+	// trusting lets who sits at this machine do anything without the token. Only a
+	// demo does: what stands before a real port may come from this machine, and
+	// speak for everybody.
+	trusting bool
+}
+
+func (o *options) manageOptions(c *cli.Context) (err error) {
+	o.manage.prefix, o.manage.public = c.String("manage-prefix"), c.Bool("manage-public")
+	if p := o.manage.prefix; p != "" && (!strings.HasPrefix(p, "/") || !strings.HasSuffix(p, "/") || strings.HasPrefix(p, "//") || strings.ContainsAny(p, "?#%")) {
+		return usagef("--manage-prefix is %q and has to begin and end with a slash, such as /properties/", p)
+	}
+	o.manage.apiToken, err = settings.Secret(c, "api-token")
+	return err
+}
+
+// newManager makes what operators ask of the whole cache.
+func newManager(o options, s manage.Sources, proxyAt net.Addr, log *slog.Logger) (*manage.Manager, error) {
+	m, err := manage.New(manage.Config{
+		Prefix: o.manage.prefix,
+		Guard:  guard.Guard{Token: o.admin.Token, Hosts: o.admin.Hosts, Open: o.manage.public, OpenHere: o.manage.trusting, Trusting: o.manage.trusting},
+		Addr:   onThisMachine(proxyAt), Upstream: o.origin.Upstream, APIToken: o.manage.apiToken,
+		RedisURL: o.redis.url, RedisPrefix: o.redis.prefix, Log: log,
+	}, s)
+	if err != nil {
+		return nil, fmt.Errorf("--redis-url: %w", err)
+	}
+	return m, nil
+}
+
+// onThisMachine is how this machine reaches a port: one that is open on all
+// addresses is reached on loopback.
+func onThisMachine(at net.Addr) string {
+	addr, ok := at.(*net.TCPAddr)
+	if ok && addr.IP.IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", addr.Port)
+	}
+	return at.String()
+}
+
+// front is what answers on the proxy's port.
+func (p *proxy) front() http.Handler { return p.manager.Before(p.cache) }
