@@ -3,13 +3,15 @@
 #                 loads of the whole system, with their figures
 # make test-faults  whole clusters with things breaking, 20 runs of each fault,
 #                 different seeds, and the change log's model at length (90 minutes)
+# make test-pages   the pages in a headless Chromium
+# make test-postman  the Postman collection, run by newman, twice against a demo
 # make measure    what things cost and how long they take, with their figures
 # make bench      the hit path, and what a fill costs
 # make generated  fails if generated code is not what its sources say (builds sqlc: 3 minutes)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: test servers race test-faults measure bench generated
+.PHONY: test servers race test-faults test-pages test-postman chromium measure bench generated
 
 test: servers
 	go vet ./...
@@ -39,6 +41,23 @@ race: servers
 test-faults: servers
 	go test -count=1 -timeout 30m -v ./proxy/changelog -run 'TestModel' -model.schedules=100000 -model.from=0
 	go test -count=1 -race -timeout 85m -v ./proxy/faults -faults.runs=20
+
+test-pages: servers chromium
+	go vet -tags pages ./proxy/...
+	go test -count=1 -timeout 10m -tags pages -run TestPages ./proxy/manage ./proxy/admin
+
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; \
+	else \
+		echo "make: the pages are tested in Chromium"; \
+		echo "  try: sudo apt-get install chromium"; \
+		exit 1; \
+	fi
+
+test-postman: servers
+	docs/postman/run.sh
 
 measure: servers
 	go test -count=1 -timeout 90m -v ./proxy -run 'TestMeasure' \
