@@ -18,8 +18,11 @@ import (
 // document tells of.
 func TestOpenAPI_TheServiceAnswersAsDocumented(t *testing.T) {
 	env := demo(t)
-	for name, base := range map[string]string{"straight": env["BACKEND_URL"], "by way of the proxy": env["PROXY_URL"]} {
-		t.Run(name, func(t *testing.T) {
+	// By way of the proxy, which believes nobody's X-Forwarded-For, all come from
+	// this machine: so it is there last that too many wrong tokens come from.
+	for _, by := range []struct{ name, base string }{{"straight", env["BACKEND_URL"]}, {"by way of the proxy", env["PROXY_URL"]}} {
+		t.Run(by.name, func(t *testing.T) {
+			base := by.base
 			c := readContract(t, "service.yaml", env["API_TOKEN"], map[string]string{"http://127.0.0.1:8001": base})
 			before := c.count()
 			t.Cleanup(func() { // the last of them

@@ -113,12 +113,12 @@ func lastLine(res *http.Response, during func(line []byte)) ([]byte, error) {
 // go well.
 func (p adminPort) refusal(res *http.Response, text []byte) error {
 	var problem struct{ Error, Try, Usage string }
-	isJSON := json.Unmarshal(text, &problem) == nil
+	isJSON := json.Unmarshal(cleaned(text), &problem) == nil
 	switch {
 	case isJSON && res.StatusCode == http.StatusOK:
 		return nil
 	case isJSON && problem.Error != "":
 		return fmt.Errorf("%s: %s\n  try: %s", p.host, problem.Error, strings.TrimSpace(problem.Try+problem.Usage))
 	}
-	return fmt.Errorf("%s answers %s\n  try: is that the admin port? name it with --admin-url (ADMIN_URL)", p.host, res.Status)
+	return fmt.Errorf("%s answers %s\n  try: is that the admin port? name it with --admin-url (ADMIN_URL)", p.host, clean(res.Status))
 }

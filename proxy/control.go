@@ -30,7 +30,15 @@ func cacheCommand() *cli.Command {
 	for _, o := range tasks() {
 		commands = append(commands, o.command())
 	}
-	return &cli.Command{Name: "cache", Usage: "look at what is stored, clear, warm, purge or test it, switch it off and on", Subcommands: commands}
+	return &cli.Command{
+		Name: "cache", Usage: "look at what is stored, clear, warm, purge or test it, switch it off and on", Subcommands: commands,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("no command %q", "cache "+c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
+	}
 }
 
 func whatToPurge(c *cli.Context) (any, error) {
@@ -74,7 +82,7 @@ func controlAction(path string, body func(*cli.Context) (any, error)) cli.Action
 
 func tellDone(c *cli.Context, answer []byte) error {
 	var done manage.Done
-	if err := json.Unmarshal(answer, &done); err != nil {
+	if err := json.Unmarshal(cleaned(answer), &done); err != nil {
 		return err
 	}
 	if c.Bool("json") {

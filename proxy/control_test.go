@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +52,7 @@ func TestCacheCommand_SaysWhatIsWrong(t *testing.T) {
 		code int
 		text string
 	}{
+		{"cache nope", 2, "no command \"cache nope\"\n  try: proxy cache --help"},
 		{"cache purge", 2, "exactly one of --url, --tag and --all"},
 		{"cache purge --all --tag books", 2, "exactly one of --url, --tag and --all"},
 		{"cache off now", 2, `cache off takes no "now"`},
@@ -65,22 +69,30 @@ func TestCacheCommand_SaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestListen_TellsProxiesThatDoNot runs a listener alone, for a proxy that only
-// follows.
-func TestListen_TellsProxiesThatDoNot(t *testing.T) {
-	dsn, shared := sandboxtest.Postgres(t), sharing(t)
-	alone := testOptions("", dsn)
-	shared(&alone)
+// listenAlone runs a listener without a proxy for the length of a test, and
+// returns the URL of its admin port.
+func listenAlone(t *testing.T, dsn string, adjust func(*options)) (url string) {
+	t.Helper()
+	o := testOptions("", dsn)
+	adjust(&o)
 	adminAt := listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- listenOnly(ctx, alone, adminAt, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	go func() { ended <- listenOnly(ctx, o, adminAt, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the listener ended with %v", err)
 		}
 	})
+	return "http://" + adminAt.Addr().String()
+}
+
+// TestListen_TellsProxiesThatDoNot runs a listener alone, for a proxy that only
+// follows.
+func TestListen_TellsProxiesThatDoNot(t *testing.T) {
+	dsn, shared := sandboxtest.Postgres(t), sharing(t)
+	url := listenAlone(t, dsn, shared)
 	s := start(t, dsn, func(o *options) {
 		shared(o)
 		o.listener = nil
@@ -93,10 +105,93 @@ func TestListen_TellsProxiesThatDoNot(t *testing.T) {
 	if !s.get(row(2)).hit() {
 		t.Error("the untouched page is no hit")
 	}
-	r, err := s.fetch("http://" + adminAt.Addr().String() + "/status")
+	r, err := s.fetch(url + "/status")
 	if err != nil || !strings.Contains(r.body, "shop.example is no address of this machine") {
 		t.Errorf("%s, %v", r.body, err)
 	}
+}
+
+// A listener does what operators ask of the whole cache, and says of the rest that
+// it takes a proxy.
+func TestListen_DoesWhatOperatorsAsk(t *testing.T) {
+	t.Setenv("ADMIN_TOKEN", "a secret")
+	dsn, shared := sandboxtest.Postgres(t), sharing(t)
+	url := listenAlone(t, dsn, func(o *options) {
+		shared(o)
+		o.admin.Token = "a secret"
+	})
+	s := start(t, dsn, func(o *options) {
+		shared(o)
+		o.listener = nil
+	})
+	s.rows(1)
+	s.warm(row(1))
+	for _, c := range []struct {
+		args, told string
+		code       int
+	}{
+		{"cache status", "vouches for freshness:", 0},
+		{"cache test-signals --probe", "processes, ms:", 0},
+		{"cache clear --wait-all", "known to every process", 0},
+		{"cache metrics", "Connection Statistics:", 0},
+		{"manage-cache --status", "Cache Status:", 0},
+		{"cache warm", "this process answers no requests\n  try: ask a process that runs proxy serve", 1},
+		{"cache load-test", "this process answers no requests\n  try: ask a process that runs proxy serve", 1},
+		{"cache test-signals", "this process answers no requests\n  try: ask a process that runs proxy serve", 1},
+	} {
+		code, out, err := typedFor(time.Minute, strings.Fields(c.args+" --admin-url "+url)...)
+		if code != c.code || !strings.Contains(out+err, c.told) {
+			t.Errorf("%s: %d, want %q in:\n%s%s", c.args, code, c.told, out, err)
+		}
+	}
+	if s.get(row(1)).hit() {
+		t.Error("a page is a hit after everything was cleared")
+	}
+	wantNoDeadEnd(t, url)
+}
+
+// wantNoDeadEnd looks for the links and forms of the operator's page, one step
+// deep, and sends or follows each.
+func wantNoDeadEnd(t *testing.T, url string) {
+	t.Helper()
+	get := func(path string) string { return asBrowser(t, http.MethodGet, url+path) }
+	page := get("/")
+	for _, link := range regexp.MustCompile(`href="(/[^"]+)"`).FindAllStringSubmatch(page, -1) {
+		next := get(link[1])
+		for _, form := range regexp.MustCompile(`<form method="post" action="([^"]+)"`).FindAllStringSubmatch(next, -1) {
+			if action := form[1]; !strings.Contains(action, "purge") { // which says what of
+				asBrowser(t, http.MethodPost, url+action)
+			}
+		}
+	}
+	if page = get("/"); !strings.Contains(page, "Cleared the cache") {
+		t.Errorf("it does not say that it was cleared:\n%s", page)
+	}
+}
+
+// asBrowser sends what a browser does that knows the token, and follows to the
+// page that answers.
+func asBrowser(t *testing.T, method, url string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetBasicAuth("", "a secret")
+	r.Header.Set("Accept", "text/html")
+	if method == http.MethodPost {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("%s %s: %d %v\n%s", method, url, res.StatusCode, err, text)
+	}
+	return string(text)
 }
 
 func TestListen_NeedsARedis(t *testing.T) {

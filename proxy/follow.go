@@ -149,19 +149,21 @@ func listenOnly(ctx context.Context, o options, adminAt net.Listener, log *slog.
 	if err != nil {
 		return errors.Join(err, adminAt.Close())
 	}
-	o.admin.Addr = adminAt.Addr()
-	operators := admin.New(o.admin, f.sources())
-	back := newServer(operators, log.With("component", "admin"))
+	ops, err := newOperators(o, f.sources(), adminAt.Addr(), adminAt.Addr(), log)
+	if err != nil {
+		return errors.Join(err, adminAt.Close())
+	}
+	back := newServer(ops.admin, log.With("component", "admin"))
 	log = log.With("component", "serve")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return listenAndServe(back, adminAt) })
 	group.Go(func() error { return f.run(ctx) })
-	group.Go(func() error { return operators.Run(ctx) })
+	group.Go(func() error { return ops.operate(ctx) })
 	var stopping time.Time
 	group.Go(func() error {
 		<-ctx.Done()
 		stopping = time.Now()
-		operators.Drain()
+		ops.drain()
 		return back.Close()
 	})
 	log.Info("listening", "admin", adminAt.Addr().String(), "database", f.database, "redis", redisurl.Address(o.redis.url),

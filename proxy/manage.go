@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -8,7 +9,9 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
 
+	"walcache/proxy/admin"
 	"walcache/proxy/guard"
 	"walcache/proxy/manage"
 	"walcache/proxy/settings"
@@ -20,7 +23,7 @@ func manageFlags() []cli.Flag {
 		&cli.StringFlag{Name: "manage-prefix", Category: adminCategory, EnvVars: []string{"MANAGE_PREFIX"},
 			Usage: "`PATH` on the proxy's port, such as /properties/, below which cache-status/, cache-clear/ and the like answer; they need the token"},
 		&cli.BoolFlag{Name: "manage-public", Category: adminCategory, EnvVars: []string{"MANAGE_PUBLIC"},
-			Usage: "let everybody read there without the token"},
+			Usage: "let everybody read there without the token; cache-test/, which writes, needs it all the same"},
 		&cli.StringFlag{Name: "api-token", Category: adminCategory, EnvVars: []string{"API_TOKEN"},
 			Usage: "`SECRET` with which the service lets programs write, for cache test-signals alone; prefer the variable or --api-token-file"},
 		&cli.StringFlag{Name: "api-token-file", Category: adminCategory, EnvVars: []string{"API_TOKEN_FILE"},
@@ -45,6 +48,38 @@ func (o *options) manageOptions(c *cli.Context) (err error) {
 	}
 	o.manage.apiToken, err = settings.Secret(c, "api-token")
 	return err
+}
+
+// operators is what every process has for those who operate it.
+type operators struct {
+	admin   *admin.Server
+	manager *manage.Manager // does what they ask of the whole cache
+}
+
+// newOperators wires it to the parts that it reads from. proxyAt is where clients
+// ask, or else the admin port.
+func newOperators(o options, s admin.Sources, proxyAt, adminAt net.Addr, log *slog.Logger) (p operators, err error) {
+	if p.manager, err = newManager(o, s.Sources, proxyAt, log); err != nil {
+		return p, err
+	}
+	o.admin.Addr = adminAt
+	s.Manager, s.History = p.manager, p.manager.History()
+	p.admin = admin.New(o.admin, s)
+	return p, nil
+}
+
+// operate does what goes on without being asked, until ctx ends.
+func (p operators) operate(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error { return p.manager.Run(ctx) })
+	group.Go(func() error { return p.admin.Run(ctx) })
+	return group.Wait()
+}
+
+// drain makes /readyz say no, and ends the streams of events.
+func (p operators) drain() {
+	p.admin.Drain()
+	p.manager.Drain()
 }
 
 // newManager makes what operators ask of the whole cache.

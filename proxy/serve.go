@@ -17,7 +17,6 @@ import (
 	"walcache/proxy/admin"
 	"walcache/proxy/cache"
 	"walcache/proxy/coherence"
-	"walcache/proxy/manage"
 	"walcache/proxy/origin"
 	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
@@ -99,13 +98,12 @@ func listenOn(flag, addr string) (net.Listener, error) {
 // proxy is the parts of a proxy, wired.
 type proxy struct {
 	*follower // nil without coherence
-	options   options
-	began     time.Time
-	memory    *store.Memory
-	pages     *store.Redis // nil without Redis
-	cache     *cache.Cache
-	manager   *manage.Manager
-	admin     *admin.Server
+	operators
+	options options
+	began   time.Time
+	memory  *store.Memory
+	pages   *store.Redis // nil without Redis
+	cache   *cache.Cache
 }
 
 func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
@@ -138,14 +136,9 @@ func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err
 	if p.cache, err = cache.New(o.cache); err != nil {
 		return p, err
 	}
-	o.admin.Addr = adminAt
 	sources.Cache, sources.Memory, sources.Pages = p.cache, p.memory, p.pages
-	if p.manager, err = newManager(o, sources.Sources, proxyAt, log); err != nil {
-		return p, err
-	}
-	sources.Manager, sources.History = p.manager, p.manager.History()
-	p.admin = admin.New(o.admin, sources)
-	return p, nil
+	p.operators, err = newOperators(o, sources, proxyAt, adminAt, log)
+	return p, err
 }
 
 // serve builds a proxy and runs it until ctx ends.
@@ -174,8 +167,7 @@ func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *s
 	group.Go(func() error { return listenAndServe(front, proxyAt) })
 	group.Go(func() error { return listenAndServe(back, adminAt) })
 	group.Go(func() error { return p.cache.Keep(following) })
-	group.Go(func() error { return p.manager.Run(following) })
-	group.Go(func() error { return p.admin.Run(following) })
+	group.Go(func() error { return p.operate(following) })
 	if p.follower != nil {
 		group.Go(func() error { return p.run(following) })
 	}
@@ -184,8 +176,7 @@ func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *s
 	group.Go(func() error {
 		<-ctx.Done()
 		began := time.Now()
-		p.admin.Drain()
-		p.manager.Drain()
+		p.operators.drain()
 		err := drain(front, log)
 		stopFollowing()
 		log.Info("stopped", "took", time.Since(began))

@@ -19,8 +19,8 @@ type task struct {
 	flags       []cli.Flag
 	args        string // what it takes beside flags, for people; "" for nothing
 	request     func(*cli.Context) (method, target string, content any, err error)
-	// told writes an answer for people, and returns why it is not what one would
-	// wish for, if it is not.
+	// told writes an answer for people, in which all texts are clean, and returns
+	// why it is not what one would wish for, if it is not.
 	told func(w io.Writer, answer []byte) error
 	bar  string // what is counted while it runs; "" for nothing
 }
@@ -84,7 +84,7 @@ func (o task) do(c *cli.Context) error {
 	if refused != nil && !hasMore(answer) {
 		return refused
 	}
-	return or(o.told(w, answer), refused)
+	return or(o.told(w, cleaned(answer)), refused)
 }
 
 // or is the first that is an error.

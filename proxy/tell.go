@@ -99,7 +99,7 @@ func tellStatus(w io.Writer, answer []byte) error {
 		{"all_properties_cached:", yesNo(w, s.Querysets.All)},
 		{"property_count_cached:", yesNo(w, s.Querysets.Count)},
 		{"page_is_cached:", yesNo(w, s.Page.Cached)},
-		{"page:", s.Page.URL},
+		{"page:", cmp.Or(s.Page.URL, "none: this process answers no requests")},
 		{"pages in memory:", fmt.Sprintf("%d, %s", s.Page.Stored.Memory.Pages, humanize.IBytes(s.Page.Stored.Memory.Bytes))},
 	}
 	if r := s.Page.Stored.Redis; r != nil {
@@ -237,15 +237,20 @@ func tellWarmed(w io.Writer, answer []byte) error {
 		Seconds                              float64
 		URLs                                 []struct {
 			URL, Was, Is, Why string
+			Status            int
 			Varied            map[string]string
 		}
 	}
 	if err := json.Unmarshal(answer, &s); err != nil {
 		return err
 	}
-	rows := [][]any{{"url", "asked for", "was", "is"}}
+	rows := [][]any{{"url", "asked for", "status", "was", "is"}}
 	for _, u := range s.URLs {
-		rows = append(rows, []any{u.URL, pairs(u.Varied), u.Was, good(w, u.Is == "hit", u.Is) + " " + u.Why})
+		status := "-" // there was no answer
+		if u.Status > 0 {
+			status = strconv.Itoa(u.Status)
+		}
+		rows = append(rows, []any{u.URL, pairs(u.Varied), status, u.Was, good(w, u.Is == "hit" && u.Status < 500, u.Is) + " " + u.Why})
 	}
 	table(w, rows...)
 	if s.More > 0 {
@@ -257,7 +262,7 @@ func tellWarmed(w io.Writer, answer []byte) error {
 	fmt.Fprintf(w, "%s\n  Answers: %d asked for, %d fetched, %d were hits already, %d not stored, %d failed, in %.1f s\n",
 		good(w, s.Failed == 0, s.Message), s.Asked, s.Warmed, s.Already, s.NotCacheable, s.Failed, s.Seconds)
 	if s.Failed > 0 {
-		return fmt.Errorf("%d answers could not be fetched\n  try: look at the service; what failed is in the list above", s.Failed)
+		return fmt.Errorf("%d answers could not be fetched, or are errors of the service\n  try: look at the service; what failed is in the list above", s.Failed)
 	}
 	return nil
 }
@@ -265,7 +270,8 @@ func tellWarmed(w io.Writer, answer []byte) error {
 func tellLoad(w io.Writer, answer []byte) error {
 	var s struct {
 		Success          bool
-		Message, Error   string
+		Message          string
+		Error, Try       string
 		Requests, Failed int
 		Hits, Misses     map[string]int
 		Statuses         map[string]int
@@ -282,7 +288,7 @@ func tellLoad(w io.Writer, answer []byte) error {
 		[]any{"Hit ratio:", fmt.Sprintf("%.2f%%", s.HitRatio)}, []any{"Hits:", pairs(s.Hits)}, []any{"Misses:", pairs(s.Misses)},
 		[]any{"Statuses:", pairs(s.Statuses)}, []any{"Latency in ms:", pairs(s.Latency)})
 	if !s.Success {
-		return fmt.Errorf("%d requests failed: %s\n  try: look at the proxy's log", s.Failed, s.Error)
+		return fmt.Errorf("%s\n  try: %s", cmp.Or(s.Error, s.Message), cmp.Or(s.Try, "look at the proxy's log"))
 	}
 	return nil
 }
@@ -292,6 +298,25 @@ type spread struct{ Min, P50, Max float64 }
 
 func (s spread) String() string {
 	return fmt.Sprintf("min %.1f, p50 %.1f, max %.1f", s.Min, s.P50, s.Max)
+}
+
+// control is an answer that was to stay as it is.
+type control struct{ What, Was, Is, Outcome, Why string }
+
+// paint says what became of it. That others changed it meanwhile is no failure,
+// and proves nothing.
+func (c control) paint(w io.Writer) string {
+	if c.Outcome == c.Is { // a hit
+		return good(w, true, c.Is)
+	}
+	text := c.Is + ", " + c.Outcome
+	if c.Why != "" {
+		text += ": " + c.Why
+	}
+	if c.Outcome == "failed" {
+		return paint(w, red, text)
+	}
+	return paint(w, yellow, text)
 }
 
 // tellSignals tells of a test, or of a probe.
@@ -314,7 +339,7 @@ func tellSignals(w io.Writer, answer []byte) error {
 				Followed      bool
 				After         float64 `json:"after_ms"`
 			}
-			Controls []struct{ What, Was, Is, Verdict string }
+			Controls []control
 		}
 		Rounds, Processes           int
 		Here                        spread `json:"here_ms"`
@@ -339,7 +364,7 @@ func tellSignals(w io.Writer, answer []byte) error {
 			rows = append(rows, []any{a.What, "was " + a.Was, fmt.Sprintf("after %.1f ms", a.After), good(w, a.Followed, a.Is)})
 		}
 		for _, c := range step.Controls {
-			rows = append(rows, []any{c.What, "was " + c.Was, "", c.Is})
+			rows = append(rows, []any{c.What, "was " + c.Was, "", c.paint(w)})
 		}
 		table(w, rows...)
 	}

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
@@ -44,6 +48,55 @@ func good(w io.Writer, well bool, text string) string {
 	return paint(w, red, text)
 }
 
+// clean is a text as a terminal may show it: what would move its cursor, change
+// its colours, turn its direction or begin another line is escaped as Go does.
+func clean(text string) string {
+	var b strings.Builder
+	for _, c := range text {
+		if unicode.IsPrint(c) {
+			b.WriteRune(c)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(c), "'"))
+		}
+	}
+	return b.String()
+}
+
+// cleaned is an answer in which every text is clean: a title, a key in Redis or
+// what a service says may have been written by anybody. What is no JSON is left as
+// it is.
+func cleaned(answer []byte) []byte {
+	d := json.NewDecoder(bytes.NewReader(answer))
+	d.UseNumber() // which may be larger than a float holds
+	var v any
+	if d.Decode(&v) != nil {
+		return answer
+	}
+	text, err := json.Marshal(cleanAll(v))
+	if err != nil {
+		return answer
+	}
+	return text
+}
+
+func cleanAll(v any) any {
+	switch v := v.(type) {
+	case string:
+		return clean(v)
+	case []any:
+		for i := range v {
+			v[i] = cleanAll(v[i])
+		}
+	case map[string]any:
+		all := make(map[string]any, len(v))
+		for name, value := range v {
+			all[clean(name)] = cleanAll(value)
+		}
+		return all
+	}
+	return v
+}
+
 // table writes rows in columns. A colour would count for its width, so that it
 // belongs into the last column.
 func table(w io.Writer, rows ...[]any) {
@@ -61,13 +114,24 @@ func table(w io.Writer, rows ...[]any) {
 	_ = t.Flush() // what w says of it, its next write says again
 }
 
-// printJSON writes an answer for scripts.
+// printJSON writes an answer for scripts. It says what the answer says; what a
+// terminal might act on is written as JSON escapes it (RFC 8259, section 7).
 func printJSON(w io.Writer, text []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, text, "", "  "); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w, b.String())
+	var out strings.Builder
+	for _, c := range b.String() {
+		if unicode.IsPrint(c) || c == '\n' { // which stands between texts alone
+			out.WriteRune(c)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, c) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	_, err := fmt.Fprintln(w, out.String())
 	return err
 }
 

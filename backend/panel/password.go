@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"walcache/backend/db"
 	"walcache/backend/panel/users"
 )
 
@@ -60,15 +61,23 @@ func (p *Panel) changePassword(w http.ResponseWriter, r *http.Request, v *visit)
 		return fmt.Errorf("change the password: %w", err)
 	}
 	p.log.Info("password changed", "user", user.Name, "client", client)
-	if err := p.tries.Right(ctx, client, user.Name); err != nil {
-		return err
-	}
-	if err := p.sessions.End(ctx, v.session.ID); err != nil {
-		return err
+	return p.beginAnew(w, r, v, user)
+}
+
+// beginAnew begins a session for a user whose password was changed. That it was
+// is true whatever becomes of the rest: the try that stays counted is over in a
+// minute, and the session before is none with another password.
+func (p *Panel) beginAnew(w http.ResponseWriter, r *http.Request, v *visit, user db.User) error {
+	ctx := r.Context()
+	err := errors.Join(p.tries.Right(ctx, p.client(r), user.Name), p.sessions.End(ctx, v.session.ID))
+	if err != nil {
+		p.log.Warn("what was before a change of password is not cleared away", "user", user.Name, "error", err)
 	}
 	s, err := p.sessions.Begin(ctx, user)
 	if err != nil {
-		return err
+		p.explain(r, err) // to the log alone
+		return &problem{status: http.StatusServiceUnavailable, reason: "Your password was changed, and wherever you had logged in, you no longer are. " +
+			"Redis, which keeps the sessions, is away: log in with the new password in a moment."}
 	}
 	p.setCookie(w, r, s.ID)
 	p.tell(r, &visit{user, s}, "Your password was changed. Wherever else you had logged in, you no longer are.")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"walcache/proxy/sandbox/sandboxtest"
 )
 
 const (
@@ -42,6 +44,41 @@ func TestPassword_ChangedEndsEveryOtherSession(t *testing.T) {
 	if log := s.log.String(); !strings.Contains(log, `msg="password changed" component=panel user=Ada`) ||
 		strings.Contains(log, password) || strings.Contains(log, another) {
 		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// One that was changed is never said not to be, whatever Redis refuses then.
+func TestPassword_ChangedIsSaidAlsoWhereRedisFailsAfterwards(t *testing.T) {
+	for _, c := range []struct {
+		name, refused string // commands, as ACLs write them
+		status        int
+		says          string
+	}{
+		{"the try stays counted", "-decr", 303, ""},
+		{"the session stays", "-del", 303, ""},
+		{"no session begins", "-set", 503, "Your password was changed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := sandboxtest.OwnRedis(t)
+			s := newSiteOn(t, sandboxtest.Postgres(t), server.URL(), "wc:")
+			here, elsewhere := s.ada(), s.ada()
+			page := here.get(passwordPath).expect(t, 200)
+			if err := s.redis.Do(t.Context(), "ACL", "SETUSER", "default", c.refused).Err(); err != nil {
+				t.Fatal(err)
+			}
+			here.resend(passwordPath, page.body, "current", password, "password", another, "again", another).expect(t, c.status, c.says)
+			if err := s.redis.Do(t.Context(), "ACL", "SETUSER", "default", "+@all").Err(); err != nil {
+				t.Fatal(err)
+			}
+			if c.status == 303 {
+				here.get("/admin/").expect(t, 200, "Your password was changed.")
+			}
+			elsewhere.get("/admin/").expect(t, 303)
+			s.browser().logIn("Ada", another).expect(t, 303)
+			if log := s.log.String(); !strings.Contains(log, "Redis is away: ") {
+				t.Errorf("the log does not say why:\n%s", log)
+			}
+		})
 	}
 }
 

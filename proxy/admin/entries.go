@@ -43,7 +43,10 @@ func (s *Server) entries(w http.ResponseWriter, r *http.Request) {
 		}
 		ask.Entries, ask.Total = append(ask.Entries, found...), len(found)
 	default:
-		found, total := s.sources.Cache.Search(hasTag(ask.Tag), maxEntries)
+		found, total, err := s.sources.Cache.Search(r.Context(), hasTag(ask.Tag), maxEntries)
+		if err != nil {
+			return // nobody waits for an answer
+		}
 		ask.Entries, ask.Total = append(ask.Entries, found...), total
 	}
 	if query.Get("format") == "json" || web.PrefersJSON(r.Header["Accept"], false) {

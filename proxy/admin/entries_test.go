@@ -53,6 +53,20 @@ func TestEntries_ByTagAreCountedAndBounded(t *testing.T) {
 	wants(t, get(t, s, "/entries?tag=properties"), "105 stored answers", "the first 100 of them")
 }
 
+func TestEntries_AreNotLookedForWhenNobodyWaits(t *testing.T) {
+	p := newCalmProxy(t)
+	p.beat()
+	p.ask("/users")
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(ctx, "GET", "/entries?format=json&tag=*", nil)
+	r.Host = "127.0.0.1:8003"
+	w := httptest.NewRecorder()
+	if New(Config{Addr: loopback}, p.sources).ServeHTTP(w, r); w.Body.Len() > 0 {
+		t.Errorf("%s", w.Body)
+	}
+}
+
 func TestEntries_SayWhatIsWrongWithTheQuestion(t *testing.T) {
 	p := newCalmProxy(t)
 	s := New(Config{Addr: loopback}, p.sources)

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -14,8 +15,6 @@ import (
 )
 
 const (
-	// maxListeners is how many streams of events go on at a time.
-	maxListeners = 32
 	// statusEvery is how often the figures on the page are renewed, and
 	// changesEvery how soon after some changes others are sent: what comes in
 	// between is sent together.
@@ -23,7 +22,7 @@ const (
 	changesEvery = 100 * time.Millisecond
 	// sendTimeout is how long a client may take to read an event, and quietTime
 	// how long nothing may be sent before it is tried whether it still listens.
-	sendTimeout = 10 * time.Second
+	sendTimeout = 5 * time.Second
 	quietTime   = 15 * time.Second
 )
 
@@ -37,11 +36,16 @@ type feed struct {
 // or when done is closed: then the client has, or the proxy is about to stop.
 func (s *Server) streams(serve func(out feed, r *http.Request, done <-chan struct{})) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer s.listeners.Add(-1)
-		if s.listeners.Add(1) > maxListeners || s.draining() {
+		leave, err := s.listeners.Enter(r)
+		if err == nil {
+			defer leave()
+		}
+		if s.draining() {
+			err = errors.New("the proxy is about to stop")
+		}
+		if err != nil {
 			w.Header().Set("Retry-After", "5")
-			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem("too many listen to events already, or the proxy is about to stop",
-				"close pages that nobody looks at, and ask again"))
+			guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem(err.Error(), "close pages that nobody looks at, and ask again"))
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -223,7 +224,7 @@ func TestEvents_ListenersAreBoundedAndLeaveRoom(t *testing.T) {
 	p := newCalmProxy(t)
 	s, web := served(t, p, Config{Addr: loopback})
 	var open []*http.Response
-	for range maxListeners {
+	for range manage.MaxOfOne {
 		res := listen(t, web.URL+"/events")
 		if res.StatusCode != 200 {
 			t.Fatalf("%d", res.StatusCode)
@@ -233,9 +234,15 @@ func TestEvents_ListenersAreBoundedAndLeaveRoom(t *testing.T) {
 	if res := listen(t, web.URL+"/changes/events"); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %d %v", res.StatusCode, res.Header)
 	}
+	r := httptest.NewRequest("HEAD", "/events", nil) // by another client
+	r.Host = "127.0.0.1:8003"
+	w := httptest.NewRecorder()
+	if s.ServeHTTP(w, r); w.Code != 200 {
+		t.Errorf("another client: %d", w.Code)
+	}
 	_ = open[0].Body.Close()
 	sandboxtest.Eventually(t, patience, func() error {
-		if n := s.listeners.Load(); n >= maxListeners {
+		if n := s.listeners.Open(); n >= manage.MaxOfOne {
 			return fmt.Errorf("%d listen", n)
 		}
 		return nil

@@ -71,7 +71,7 @@ type Server struct {
 	parts     recent
 	changes   changes
 	said      outcomes
-	listeners atomic.Int64 // to events, now
+	listeners manage.Streams // of events
 }
 
 // New makes a server.

@@ -7,6 +7,9 @@ type liking struct {
 	weight int // in thousandths, 0 for a type that is not wanted
 	exact  int // 3 for the type itself, 2 for its range, 1 for any type, 0 for a type not named
 	place  int // in the field
+	// narrow says that it has parameters beside the weight: it asks for one form of
+	// the type among several.
+	narrow bool
 }
 
 func (a liking) less(b liking) bool {
@@ -22,7 +25,8 @@ func (a liking) less(b liking) bool {
 // reduceAccept reduces an Accept field to the one of several media types that it
 // ranks first (RFC 9110, section 12.5.1): by weight, then the one that it names
 // more exactly, then the one that it names first. It is "" where that is none, or
-// two of them by the same range, as with */*.
+// two of them by the same range, as with */*, or one with parameters: what it asks
+// for beside the type would be lost, and its answer others'.
 func reduceAccept(lines []string, types []string) (first string) {
 	var best liking
 	for _, t := range types {
@@ -34,11 +38,13 @@ func reduceAccept(lines []string, types []string) (first string) {
 			first = ""
 		}
 	}
+	if best.narrow {
+		return ""
+	}
 	return first
 }
 
-// like finds the most exact range that a media type is in. Parameters but the
-// weight are ignored.
+// like finds the most exact range that a media type is in.
 func like(lines []string, mediaType string) (best liking) {
 	major, _, _ := strings.Cut(mediaType, "/")
 	place := 0
@@ -49,11 +55,25 @@ func like(lines []string, mediaType string) (best liking) {
 			name, weight := weighted(member)
 			place++
 			if exact := exactness(name, major, mediaType); exact > best.exact {
-				best = liking{weight, exact, place}
+				best = liking{weight, exact, place, isNarrow(member)}
 			}
 		}
 	}
 	return best
+}
+
+// isNarrow reports whether a range has parameters beside the weight.
+func isNarrow(member string) bool {
+	_, rest, hasParams := strings.Cut(member, ";")
+	for hasParams {
+		var param string
+		param, rest, hasParams = strings.Cut(rest, ";")
+		name, _, _ := strings.Cut(param, "=")
+		if name = strings.TrimSpace(name); name != "" && !strings.EqualFold(name, "q") {
+			return true
+		}
+	}
+	return false
 }
 
 func exactness(name, major, mediaType string) int {

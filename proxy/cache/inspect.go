@@ -61,17 +61,37 @@ func (c *Cache) Inspect(ctx context.Context, text string) ([]Variant, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := c.variants(key, c.store.Get(key), Memory)
-	if c.below != nil {
-		found = append(found, c.variants(key, c.below.Get(ctx, key), Redis)...)
+	var found []Variant
+	for _, key := range c.alike(key) {
+		found = append(found, c.variants(key, c.store.Get(key), Memory)...)
+		if c.below != nil {
+			found = append(found, c.variants(key, c.below.Get(ctx, key), Redis)...)
+		}
 	}
 	return found, nil
 }
 
+// alike are the keys that clients name by one URL: it, and those under which a
+// trusted proxy said more, as far as they are remembered.
+func (c *Cache) alike(key Key) []Key {
+	const most = 8
+	keys := []Key{key}
+	for k := range c.uses.byKey.All() {
+		if k.Target == key.Target && k != key && len(keys) < most && k.URL() == key.URL() {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
 // Search looks at what is stored in memory, and returns up to limit of the
-// answers that match, and how many there are. It looks at every page.
-func (c *Cache) Search(match func(url string, tags []coherence.Tag) bool, limit int) (some []Variant, total int) {
+// answers that match, and how many there are. It looks at every page, unless ctx
+// ends before: that is the error.
+func (c *Cache) Search(ctx context.Context, match func(url string, tags []coherence.Tag) bool, limit int) (some []Variant, total int, err error) {
 	for key, page := range c.store.All() {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, err
+		}
 		for _, e := range page.entries {
 			if !match(key.URL(), e.tags) {
 				continue
@@ -81,7 +101,7 @@ func (c *Cache) Search(match func(url string, tags []coherence.Tag) bool, limit 
 			}
 		}
 	}
-	return some, total
+	return some, total, nil
 }
 
 func (c *Cache) variants(key Key, page *Page, layer Layer) []Variant {
@@ -124,6 +144,9 @@ func (c *Cache) variant(key Key, e *Entry, layer Layer) Variant {
 // moves spells out what Judge compares: what the entry depends on, and the URL
 // itself, that may have been purged.
 func (c *Cache) moves(key Key, e *Entry) []coherence.Move {
+	if e.asOf.Epoch != c.truth.Known().Epoch {
+		return nil
+	}
 	var moves []coherence.Move
 	if e.whole {
 		moves = c.truth.Why(e.asOf, nil)
@@ -138,6 +161,7 @@ func (c *Cache) moves(key Key, e *Entry) []coherence.Move {
 	if at := c.truth.MovedAt(key.hash()); at > e.asOf.LSN {
 		moves = append(moves, coherence.Move{Name: "purge of the URL", At: at})
 	}
+	slices.SortStableFunc(moves, func(a, b coherence.Move) int { return cmp.Compare(b.At, a.At) })
 	return moves
 }
 
@@ -179,12 +203,16 @@ func (c *Cache) Times() (hits, misses Histogram) {
 // TagOf is the tag of a hash, if an answer that depends on it was stored lately.
 func (c *Cache) TagOf(h coherence.Hash) (coherence.Tag, bool) { return c.names.Of(h) }
 
+// ServesChanged reports whether what has changed may still be served, for a while
+// or while the upstream fails: then it is of use although nothing is fresh.
+func (c *Cache) ServesChanged() bool { return c.tolerance.window() > 0 }
+
 // Free removes from memory what can be of no use since everything was made stale
-// at once, and returns how many pages and bytes that were. What may still be
-// served although it changed stays until its time is over.
+// at once, in this epoch or by another, and returns how many pages and bytes that
+// were. What may still be served although it changed stays until its time is over.
 func (c *Cache) Free() (pages int, bytes uint64) {
-	emptied := c.truth.EmptiedAt()
-	if emptied == (coherence.Position{}) || c.tolerance.window() > 0 {
+	emptied := c.emptied()
+	if emptied.Epoch == "" || c.ServesChanged() {
 		return 0, 0
 	}
 	for key, page := range c.store.All() {
@@ -208,6 +236,15 @@ func (c *Cache) remove(key Key, page *Page) bool {
 	return true
 }
 
+// emptied is where everything was last made stale at once: in this epoch, or at
+// its beginning.
+func (c *Cache) emptied() coherence.Position {
+	if at := c.truth.EmptiedAt(); at != (coherence.Position{}) {
+		return at
+	}
+	return coherence.Position{Epoch: c.truth.Known().Epoch}
+}
+
 // isBefore reports whether everything in a page is as of before a position, or
 // of another epoch.
 func (p *Page) isBefore(at coherence.Position) bool {
@@ -219,7 +256,7 @@ func (p *Page) isBefore(at coherence.Position) bool {
 // Keep frees memory whenever everything was made stale at once, until ctx ends.
 func (c *Cache) Keep(ctx context.Context) error {
 	const every = time.Second
-	freed := c.truth.EmptiedAt()
+	freed := c.emptied()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -228,7 +265,7 @@ func (c *Cache) Keep(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if at := c.truth.EmptiedAt(); at != freed {
+		if at := c.emptied(); at != freed {
 			c.Free()
 			freed = at
 		}
@@ -238,15 +275,18 @@ func (c *Cache) Keep(ctx context.Context) error {
 // ParseKey reads a URL as a client asks for it, path and query byte for byte.
 func ParseKey(text string) (Key, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Contains(text, "#") || u.User != nil {
 		return Key{}, errors.New("the url is not what a client asks for, such as https://host/path?query")
 	}
 	_, rest, _ := strings.Cut(text, "://")
-	target := rest[len(u.Host):]
-	if target == "" || target[0] == '?' {
+	host, target := rest, "/"
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		host, target = rest[:end], rest[end:]
+	}
+	if target[0] == '?' {
 		target = "/" + target
 	}
-	return Key{u.Scheme, rest[:len(u.Host)], target}, nil
+	return Key{u.Scheme, host, target}, nil
 }
 
 // NewSample makes a page of one answer, for whoever wants to know whether a

@@ -2,13 +2,18 @@ package cache_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"walcache/proxy/cache"
 	"walcache/proxy/coherence"
+	"walcache/proxy/origin"
 )
 
 // tagged answers that a response depends on what its path names.
@@ -113,15 +118,28 @@ func TestSearch_FindsByTag(t *testing.T) {
 	for _, target := range []string{"/1/?tag=properties/id=1", "/2/?tag=properties/id=2", "/u/?tag=users"} {
 		w.filled(target)
 	}
-	some, total := w.cache.Search(func(_ string, tags []coherence.Tag) bool { return tags[0].Table() == "properties" }, 1)
-	if len(some) != 1 || total != 2 {
-		t.Errorf("%d of %d: %+v", len(some), total, some)
+	some, total, err := w.cache.Search(t.Context(), func(_ string, tags []coherence.Tag) bool { return tags[0].Table() == "properties" }, 1)
+	if err != nil || len(some) != 1 || total != 2 {
+		t.Errorf("%d of %d: %+v, %v", len(some), total, some, err)
 	}
 	if tag, ok := w.cache.TagOf(coherence.Tag("properties/id=2").Hash()); !ok || tag != "properties/id=2" {
 		t.Errorf("its hash is of %q, %t", tag, ok)
 	}
 	if tag, ok := w.cache.TagOf(coherence.Tag("properties").Hash()); !ok || tag != "properties" {
 		t.Errorf("its table's hash is of %q, %t", tag, ok)
+	}
+}
+
+func TestSearch_EndsWithWhoAsks(t *testing.T) {
+	w := newWorld(t, tagged)
+	for i := range 3 {
+		w.filled(fmt.Sprintf("/%d/?tag=users", i))
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	looked := 0
+	some, total, err := w.cache.Search(ctx, func(string, []coherence.Tag) bool { looked++; leave(); return true }, 1)
+	if !errors.Is(err, context.Canceled) || looked != 1 || len(some) != 0 || total != 0 {
+		t.Errorf("it looked at %d, and says %d of %d, %v", looked, len(some), total, err)
 	}
 }
 
@@ -150,10 +168,16 @@ func TestHottest_OutlivesWhatIsStored(t *testing.T) {
 	if len(routes) != 1 || routes[0].Hits != 2 || routes[0].Misses != 3 || routes[0].Reasons["uri-miss"] != 3 {
 		t.Errorf("routes %+v", routes)
 	}
-	eventually(t, "one hit and three misses to be timed", func() bool {
-		hits, misses := w.cache.Times()
-		return hits.Total() == 1 && misses.Total() == 3 && misses.Quantile(0.5) > 0
+	eventually(t, "three misses to be timed", func() bool {
+		_, misses := w.cache.Times()
+		return misses.Total() == 3 && misses.Quantile(0.5) > 0
 	})
+	for range 126 { // 128 in all
+		w.get("/3/?tag=properties/id=3")
+	}
+	if hits, _ := w.cache.Times(); hits.Total() != 2 {
+		t.Errorf("of 128 hits %d were timed", hits.Total())
+	}
 }
 
 // What may still be served although it changed is kept.
@@ -188,5 +212,98 @@ func TestSample_IsAPage(t *testing.T) {
 	page := cache.NewSample([]byte("hello"), time.Minute)
 	if string(page.Sample()) != "hello" || time.Until(page.Expires()) < 50*time.Second || (*cache.Page)(nil).Sample() != nil {
 		t.Errorf("%q until %s", page.Sample(), page.Expires())
+	}
+}
+
+// A page of which one variant is of use stays, whole.
+func TestFree_KeepsAPageThatHasSomethingNewer(t *testing.T) {
+	w := newWorld(t, tagged)
+	const target = "/?tag=users"
+	w.filled(target, "Accept: text/html")
+	w.db.at += 10
+	w.db.apply(coherence.Change{Hash: coherence.TableFloor(coherence.Everything), At: w.db.at})
+	w.filled(target, "Accept: application/json")
+	if pages, _ := w.cache.Free(); pages != 0 {
+		t.Errorf("%d pages were freed", pages)
+	}
+	w.wantHit(w.get(target, "Accept: application/json"), "application/json")
+}
+
+func TestFree_AfterAnotherEpochBegan(t *testing.T) {
+	w := newWorld(t, tagged)
+	const target = "/?tag=users"
+	w.filled(target)
+	if pages, _ := w.cache.Free(); pages != 0 {
+		t.Errorf("%d pages were freed although nothing was made stale", pages)
+	}
+	w.db.Begin("e2", w.db.at+10)
+	if pages, _ := w.cache.Free(); pages != 1 {
+		t.Errorf("%d pages were freed", pages)
+	}
+}
+
+// What was purged in another epoch says nothing of an entry of this one, and the
+// latest move comes first.
+func TestInspect_ComparesWithinAnEpochAndTellsTheLatestFirst(t *testing.T) {
+	w := newWorld(t, tagged)
+	const target = "/?tag=unknown"
+	w.filled(target)
+	unknown := w.db.commit("unknown")
+	w.db.at += 10
+	purged := w.db.at
+	w.db.apply(coherence.Change{Hash: coherence.PageHash(w.proxy.URL + target), At: purged})
+	moved := w.inspect(target)[0].Moved
+	if len(moved) != 3 || moved[0].What != "purge of the URL" || moved[0].To != purged.String() || moved[1].To != unknown.String() {
+		t.Errorf("%+v", moved)
+	}
+	w.db.Begin("e2", 1000)
+	if err := w.db.Apply(coherence.Record{Epoch: "e2", To: 2000, Visible: 2000,
+		Changes: []coherence.Change{{Hash: coherence.PageHash(w.proxy.URL + target), At: 2000}}}); err != nil {
+		t.Fatal(err)
+	}
+	if v := w.inspect(target)[0]; v.State != "epoch" || len(v.Moved) > 0 {
+		t.Errorf("in another epoch: %+v", v)
+	}
+}
+
+// A trusted proxy's word is part of the key, and no client writes it.
+func TestInspect_FindsWhatATrustedProxySaidMoreOf(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(tagged))
+	defer upstream.Close()
+	o, err := origin.New(origin.Config{Upstream: upstream.URL, Timeout: 10 * time.Second, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	must(t, err)
+	defer o.Close()
+	w := newWorld(t, tagged, func(c *cache.Config) { c.Origin = o })
+	w.get("/?tag=users", "X-Forwarded-Host: shop.example")
+	eventually(t, "it to be stored", func() bool { return w.cache.Stats().Stored == 1 })
+	if found := w.inspect("/?tag=users"); len(found) != 1 || found[0].URL != w.proxy.URL+"/?tag=users" {
+		t.Errorf("%+v", found)
+	}
+	if hot := w.cache.Hottest(1); len(hot) != 1 || hot[0].Exact {
+		t.Errorf("%+v", hot)
+	}
+}
+
+func TestParseKey_IsByteForByteWhatAClientAsksFor(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://Shop.Example/":             "http://shop.example/",
+		"http://shop.example:80":           "http://shop.example/",
+		"https://shop.example:443/x?":      "https://shop.example/x?",
+		"https://shop.example:80/":         "https://shop.example:80/",
+		"http://shop.example?a=%2f":        "http://shop.example/?a=%2f",
+		"http://%E4%BD%A0.EXAMPLE:80/x":    "http://%e4%bd%a0.example/x",
+		"http://[fe80::1%25eth0]:8001//x/": "http://[fe80::1%25eth0]:8001//x/",
+	} {
+		key, err := cache.ParseKey(text)
+		if err != nil || key.URL() != want {
+			t.Errorf("%s is %s, %v, and not %s", text, key.URL(), err, want)
+		}
+	}
+	key := cache.Key{Scheme: "https", Host: "Shop.Example:443\nX-Forwarded-Host: x", Target: "/"}
+	if key.URL() != "https://shop.example/" {
+		t.Errorf("with what a proxy said of it, it is %q", key.URL())
+	}
+	if _, err := cache.ParseKey("http://shop.example/x#"); err == nil {
+		t.Error("an empty fragment is taken for a part of the path")
 	}
 }

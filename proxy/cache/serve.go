@@ -44,7 +44,8 @@ func (a answer) write(w http.ResponseWriter, head bool) (sent int) {
 	return sent
 }
 
-// sampleEvery is how many hits of a URL pass from one that is timed to the next.
+// sampleEvery is how many hits pass from one that is timed to the next, of a route
+// and a layer, and from one by which a URL is remembered to the next.
 const sampleEvery = 64
 
 // hit answers from a fresh entry, and reports whether it is one to be timed. It
@@ -57,9 +58,11 @@ func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) (
 	}
 	sent := f.entry.answer(q.header, m.age, status).write(w, q.head)
 	u := f.entry.use
-	u.route.hits[f.layer].Add(1)
 	u.route.hitBytes[f.layer].Add(uint64(sent))
-	return u.hits.Add(1)%sampleEvery == 1 || f.layer != Memory
+	if u.hits.Add(1)%sampleEvery == 0 {
+		c.uses.keep(u)
+	}
+	return u.route.hits[f.layer].Add(1)%sampleEvery == 0
 }
 
 // hitStatus is our member of Cache-Status for a hit.

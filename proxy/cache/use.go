@@ -27,7 +27,8 @@ type route struct {
 }
 
 const (
-	maxUses   = 16 << 10 // URLs that are remembered
+	maxUses   = 8 << 20 // bytes of URLs that are remembered
+	perUse    = 256     // bytes beside the URL
 	maxRoutes = 256
 	restRoute = "(other)" // of those that came when there were so many already
 )
@@ -41,7 +42,10 @@ type uses struct {
 }
 
 func newUses() (*uses, error) {
-	byKey, err := otter.New(&otter.Options[Key, *use]{MaximumSize: maxUses})
+	byKey, err := otter.New(&otter.Options[Key, *use]{
+		MaximumWeight: maxUses,
+		Weigher:       func(k Key, _ *use) uint32 { return uint32(k.Size() + perUse) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +60,14 @@ func (u *uses) of(key Key) *use {
 	made := &use{key: key, route: u.route(routeOf(key.Target))}
 	known, _ := u.byKey.SetIfAbsent(key, made)
 	return known
+}
+
+// keep remembers that a URL is asked for, which hits do not say by themselves:
+// or the one of which all are hits would be the first to be forgotten.
+func (u *uses) keep(known *use) {
+	if _, ok := u.byKey.GetIfPresent(known.key); !ok {
+		u.byKey.SetIfAbsent(known.key, known)
+	}
 }
 
 func (u *uses) route(name string) *route {

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -68,5 +70,29 @@ func TestHistogram_ReadsWhatWasCounted(t *testing.T) {
 		if b := bucketOf(h.Quantile(0.5)); b != i {
 			t.Errorf("the middle of bucket %d is in bucket %d", i, b)
 		}
+	}
+}
+
+// Long URLs that are asked for twice each are forgotten before the one that is
+// hit all the time, of which nobody but the sampled hits tells.
+func TestUses_RememberWhatIsHit(t *testing.T) {
+	u, err := newUses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hot := u.of(Key{"http", "x", "/hot"})
+	const others = 4 * maxUses / maxKey
+	for n := range others {
+		key := Key{"http", "x", fmt.Sprintf("/%d?%s", n, strings.Repeat("x", maxKey-100))}
+		u.of(key)
+		u.of(key)
+		u.keep(hot)
+	}
+	if u.of(hot.key) != hot {
+		t.Error("the one that is hit is forgotten")
+	}
+	u.byKey.CleanUp()
+	if n := u.byKey.EstimatedSize(); n > others/3 {
+		t.Errorf("%d of %d are remembered", n, others)
 	}
 }

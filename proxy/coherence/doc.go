@@ -15,5 +15,6 @@
 // A Record is the one thing that is said about the database. A Tracker merges
 // records by maximum, so that a record may come late, twice or from two
 // sources, and answers whether a position and its dependencies still hold. A
-// Catalog says which tags may narrow a dependency at all.
+// Catalog says which tags may narrow a dependency at all. Kept is what a value
+// kept elsewhere begins with, so that others can tell how it stands.
 package coherence

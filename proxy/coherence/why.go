@@ -10,10 +10,11 @@ type Move struct {
 }
 
 // Why says which of the things that an answer with these tags depends on moved
-// after a position, the latest first. It is for people: it asks what Judge asks,
-// and spells it out. Slots are shared, so that the name may be that of another
-// tag of the same slot. It is empty for a position of another epoch, all of
-// which is stale.
+// after a position, the latest first. It is for people: it spells out what Judge asks,
+// for an answer that is stored now; one that was stored under another catalog may
+// depend on something else. Slots are shared, so that the name may be that of
+// another tag of the same slot. It is empty for a position of another epoch, all
+// of which is stale.
 func (t *Tracker) Why(asOf Position, tags []Tag) []Move {
 	e := t.epoch.Load()
 	if e == nil || asOf.Epoch != e.name {

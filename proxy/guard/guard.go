@@ -4,7 +4,9 @@
 //   - A name that is not this machine's gets a 421: a page in somebody's browser
 //     whose name was made to lead here (DNS rebinding) would otherwise speak with
 //     the port as its own.
-//   - A request that another site makes is refused (http.CrossOriginProtection).
+//   - A request that a page of another site makes is refused, be it a write
+//     (http.CrossOriginProtection) or one that reads: what is read costs something,
+//     and an <img> may ask for it again and again. A link leads here all the same.
 //   - Whoever changes anything needs the token; whoever only reads needs it where
 //     strangers can reach the port.
 package guard
@@ -33,7 +35,35 @@ type Guard struct {
 
 // Protect refuses what comes under a foreign name or from another site.
 func (g Guard) Protect(next http.Handler) http.Handler {
-	return g.knownHosts(http.NewCrossOriginProtection().Handler(next))
+	writes := http.NewCrossOriginProtection()
+	writes.SetDenyHandler(foreign)
+	next = writes.Handler(next)
+	return g.knownHosts(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isEmbedded(r) {
+			foreign.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// foreign answers a page of another site.
+var foreign = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	WriteJSON(w, http.StatusForbidden, Problem("a page of another site asks for this", "open this address itself, and ask from there"))
+})
+
+// isEmbedded reports whether a page of another site makes a request, and not a
+// person who follows its link (W3C Fetch Metadata Request Headers, section 2). A
+// frame of that page navigates too, without anybody seeing it. What is no browser
+// says nothing of all this.
+func isEmbedded(r *http.Request) bool {
+	h := r.Header
+	if site := h.Get("Sec-Fetch-Site"); site != "cross-site" && site != "same-site" {
+		return false
+	}
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	dest := h.Get("Sec-Fetch-Dest")
+	return !reads || h.Get("Sec-Fetch-Mode") != "navigate" || dest != "" && dest != "document"
 }
 
 // Loopback reports whether an address can be reached from this machine alone.

@@ -272,7 +272,11 @@ func (m *Manager) freeOnce(f *freeing, l *LastClear) {
 	f.change(func() { l.Freed = freed })
 	var problem string
 	if m.redis != nil {
-		removed, err := querysets.Clear(context.Background(), m.redis, m.RedisPrefix, querysets.Querysets, querysets.Pages)
+		kinds := []querysets.Kind{querysets.Querysets}
+		if m.Cache == nil || !m.Cache.ServesChanged() {
+			kinds = append(kinds, querysets.Pages)
+		}
+		removed, err := querysets.Clear(context.Background(), m.redis, m.RedisPrefix, kinds...)
 		freed.Keys = removed[querysets.Querysets] + removed[querysets.Pages]
 		if err != nil {
 			problem = m.away(err)

@@ -39,7 +39,7 @@ type loadTest struct {
 
 // loadResult is what came of it. Times are milliseconds.
 type loadResult struct {
-	Success         bool               `json:"success"` // every request was answered
+	Success         bool               `json:"success"` // every request was answered, some well, and none with a 5xx
 	Message         string             `json:"message"`
 	OperationsCount int                `json:"operations_count"`
 	Note            string             `json:"note"`
@@ -49,9 +49,10 @@ type loadResult struct {
 	Connections     int                `json:"connections"`
 	Requests        int                `json:"requests"`
 	Failed          int                `json:"failed"`          // without an answer
-	Error           string             `json:"error,omitempty"` // of one of them
-	Hits            map[string]int     `json:"hits"`            // by layer
-	Misses          map[string]int     `json:"misses"`          // by reason
+	Error           string             `json:"error,omitempty"` // of a request that failed, or why else it is no success
+	Try             string             `json:"try,omitempty"`
+	Hits            map[string]int     `json:"hits"`   // by layer
+	Misses          map[string]int     `json:"misses"` // by reason
 	HitRatio        float64            `json:"hit_ratio_percent"`
 	Statuses        map[string]int     `json:"statuses"`
 	Latency         map[string]float64 `json:"latency_ms"`
@@ -92,7 +93,7 @@ func (m *Manager) load(w http.ResponseWriter, r *http.Request) {
 	answer.during(func() { result = t.run(r.Context()) }, t.progress)
 	result.Note = "Check " + m.metricsPath() + " to see updated statistics"
 	status := http.StatusOK
-	if result.Requests == 0 {
+	if result.well() == 0 {
 		status = http.StatusBadGateway
 	}
 	answer.end(status, result)
@@ -249,6 +250,7 @@ func (t *loadTest) result(tallies []loadTally, took time.Duration) loadResult {
 		Failed: int(t.failed.Load()), TimeIsUp: int(t.done.Load()) < t.requests,
 	}
 	var all []time.Duration
+	var failure error
 	for _, tally := range tallies {
 		all = append(all, tally.took...)
 		r.Bytes += tally.bytes
@@ -256,13 +258,12 @@ func (t *loadTest) result(tallies []loadTally, took time.Duration) loadResult {
 		add(r.Misses, tally.misses)
 		add(r.Statuses, tally.statuses)
 		if tally.err != nil {
-			r.Error = tally.err.Error()
+			failure = tally.err
 		}
 	}
 	slices.Sort(all)
 	r.Requests, r.OperationsCount = len(all), len(all)
-	r.Success = r.Requests > 0 && r.Failed == 0
-	r.Message = fmt.Sprintf("Generated %d cache operations for testing", r.Requests)
+	r.judge(t.within, failure)
 	r.Latency = map[string]float64{"p50": millis(quantile(all, 50)), "p90": millis(quantile(all, 90)), "p99": millis(quantile(all, 99)), "max": millis(quantile(all, 100))}
 	if r.Requests > 0 {
 		r.Rate = float64(r.Requests) / took.Seconds()
@@ -270,6 +271,41 @@ func (t *loadTest) result(tallies []loadTally, took time.Duration) loadResult {
 	}
 	return r
 }
+
+// judge says whether it is a success, or why not and what to do. The failure is
+// that of a request without an answer, if there was one.
+func (r *loadResult) judge(within time.Duration, failure error) {
+	r.Message = fmt.Sprintf("Generated %d cache operations for testing", r.Requests)
+	switch broken := r.answered('5'); {
+	case r.Failed > 0:
+		r.Message += fmt.Sprintf(", but %d requests failed", r.Failed)
+		r.Error, r.Try = failure.Error(), "look at the proxy's log"
+		return
+	case r.Requests == 0:
+		r.Error, r.Try = fmt.Sprintf("no request was answered within %s", within), "see whether the service answers, or allow more seconds"
+	case broken > 0:
+		r.Error, r.Try = fmt.Sprintf("%d of %d answers say that the service failed (5xx)", broken, r.Requests), "see whether the service runs, and its log"
+	case r.well() == 0:
+		r.Error, r.Try = fmt.Sprintf("none of %d answers is a page (2xx or 3xx)", r.Requests), "see whether the service has these paths, under this host"
+	default:
+		r.Success = true
+		return
+	}
+	r.Message += ", but " + r.Error
+}
+
+// answered is how many answers had a status that begins with a digit, and well how
+// many brought what was asked for.
+func (r *loadResult) answered(digit byte) (n int) {
+	for status, count := range r.Statuses {
+		if status[0] == digit {
+			n += count
+		}
+	}
+	return n
+}
+
+func (r *loadResult) well() int { return r.answered('2') + r.answered('3') }
 
 func add(to, from map[string]int) {
 	for name, n := range from {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -129,6 +130,11 @@ func TestLoad_WhatCannotBeMeantIsRefusedAndSendsNothing(t *testing.T) {
 			`{"host": "evil.example/x"}`:          "host",
 			`{"host": "a\r\nX: y"}`:               "host",
 			`{"host": "user@shop.example"}`:       "host",
+			`{"host": "shop.example:99999999"}`:   "host",
+			`{"host": "shop.example:65536"}`:      "host",
+			`{"host": "shop.example:0"}`:          "host",
+			`{"host": "shop.example:"}`:           "host",
+			`{"host": "[::1]:x"}`:                 "host",
 			`{"accept": "a\nb"}`:                  "accept",
 			`{"paths": ["properties/"]}`:          "one slash",
 			`{"paths": [""]}`:                     "one slash",
@@ -214,8 +220,38 @@ func TestLoad_EndsWhenTheTimeIsUpAndSaysSo(t *testing.T) {
 	var r loadResult
 	w := p.both(m, "", "/cache/load-test")["back"](`{"seconds": 1}`)
 	into(t, w, &r)
-	if w.Code != http.StatusBadGateway || r.Success || !r.TimeIsUp || r.Requests != 0 || r.Seconds < 1 {
+	if w.Code != http.StatusBadGateway || r.Success || !r.TimeIsUp || r.Requests != 0 || r.Seconds < 1 ||
+		r.Error != "no request was answered within 1s" || r.Try == "" {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestLoad_IsNoSuccessWhereTheServiceIsNone has the service answer the paths with
+// the statuses that they begin with.
+func TestLoad_IsNoSuccessWhereTheServiceIsNone(t *testing.T) {
+	p := newProxy(t)
+	p.service.answers(func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(strings.Split(r.URL.Path, "/")[1])
+		w.Header().Set("Location", "/elsewhere/")
+		w.WriteHeader(status)
+	})
+	m, _ := p.listening()
+	for paths, want := range map[string]struct {
+		status int
+		says   string // "" for a success
+	}{
+		`"/502/"`:           {http.StatusBadGateway, "6 of 6 answers say that the service failed"},
+		`"/404/"`:           {http.StatusBadGateway, "none of 6 answers"},
+		`"/200/", "/503/"`:  {http.StatusOK, "3 of 6 answers say that the service failed"},
+		`"/200/", "/404/"`:  {http.StatusOK, ""},
+		`"/301/", "/403/a"`: {http.StatusOK, ""},
+	} {
+		var r loadResult
+		w := p.both(m, "", "/cache/load-test")["back"](`{"requests": 6, "paths": [` + paths + `]}`)
+		into(t, w, &r)
+		if w.Code != want.status || r.Success != (want.says == "") || r.Success != (r.Error == "") || !strings.Contains(r.Error, want.says) || !strings.Contains(r.Message, want.says) {
+			t.Errorf("%s: %d %s", paths, w.Code, w.Body)
+		}
 	}
 }
 

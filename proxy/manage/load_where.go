@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -26,6 +27,13 @@ func (m *Manager) manages(path string) bool {
 	return m.Prefix != "" && ok && managed[rest]
 }
 
+// isFront reports whether an operation was asked for on the proxy's own port,
+// where their paths end with a slash, as none does on the admin port. The prefix
+// alone does not tell: it may be / or /cache/.
+func (m *Manager) isFront(r *http.Request) bool {
+	return m.manages(r.URL.Path) && strings.HasSuffix(r.URL.Path, "/")
+}
+
 // hostOf is the Host to ask this proxy under: the one that is asked for, else
 // the one that the operator uses, who may have come to the admin port, where it
 // says nothing of what clients use; then it is the port's own address.
@@ -33,7 +41,7 @@ func (m *Manager) hostOf(r *http.Request, wanted string) (string, error) {
 	switch {
 	case wanted != "":
 		return wanted, checkHost(wanted)
-	case m.manages(r.URL.Path):
+	case m.isFront(r):
 		return r.Host, nil
 	}
 	return m.Addr, nil
@@ -41,10 +49,16 @@ func (m *Manager) hostOf(r *http.Request, wanted string) (string, error) {
 
 func checkHost(host string) error {
 	u, err := url.Parse("http://" + host + "/")
-	if err != nil || u.Host != host || !printable(host) {
+	if err != nil || u.Host != host || !printable(host) || !isPort(u) {
 		return fmt.Errorf("host is %.60q, and has to be a name or an address, with a port or without", host)
 	}
 	return nil
+}
+
+// isPort reports whether a URL names a port that there can be, or none.
+func isPort(u *url.URL) bool {
+	n, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && n > 0 || u.Port() == "" && !strings.HasSuffix(u.Host, ":")
 }
 
 // checkPath says why a path, with a query perhaps, is none that may be asked of

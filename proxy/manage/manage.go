@@ -19,10 +19,12 @@ package manage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -30,6 +32,7 @@ import (
 	"walcache/proxy/changelog"
 	"walcache/proxy/coherence"
 	"walcache/proxy/guard"
+	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
 	"walcache/proxy/store"
 )
@@ -76,9 +79,45 @@ type Manager struct {
 	redis redis.UniversalClient // nil without one
 
 	monitor *monitor
+	survey  survey  // of Redis, for those who ask how it stands
 	freeing freeing // of the memory that clears give back
 
 	loading, signalling, trying sync.Mutex // held by the one of each that runs
+}
+
+// New makes a manager. It connects to nothing yet; the error is about the URL of
+// Redis.
+func New(c Config, s Sources) (*Manager, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Log = c.Log.With("component", "manage")
+	m := &Manager{Config: c, Sources: s, survey: survey{shared: time.Second}}
+	if c.RedisURL != "" {
+		client, err := redisurl.Open(c.RedisURL, nil)
+		if err != nil {
+			return nil, fmt.Errorf("redis: %w", err)
+		}
+		m.redis = client
+	}
+	m.monitor = newMonitor(m.Config, m.Sources, m.redis)
+	return m, nil
+}
+
+// Run does what goes on without being asked, until ctx ends. It returns once what
+// was asked for and outlives its request has ended too.
+func (m *Manager) Run(ctx context.Context) error {
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { m.sweep(ctx) })
+	m.monitor.run(ctx)
+	sweeping.Wait()
+	m.settle()
+	var err error
+	if m.redis != nil {
+		err = m.redis.Close()
+	}
+	m.freeing.ended.Wait()
+	return err
 }
 
 // operation is something that operators ask for.
@@ -86,15 +125,17 @@ type operation struct {
 	name   string // of the path below the prefix; "" if there is none
 	admin  string // of the path on the admin port
 	method string
-	reads  bool   // it changes nothing, and is let in as what only reads
-	usage  string // what a request of another method is told
-	serve  func(*Manager, http.ResponseWriter, *http.Request)
+	// reads is that it is let in as what only reads. What costs more than a look is
+	// let in as what changes things.
+	reads bool
+	usage string // what a request of another method is told
+	serve func(*Manager, http.ResponseWriter, *http.Request)
 }
 
 var operations = []operation{
 	{"cache-status", "/cache/status", http.MethodGet, true, "to see what is kept and how it stands", (*Manager).status},
 	{"cache-clear", "/cache/clear", http.MethodPost, false, "to clear the property cache", (*Manager).clear},
-	{"cache-test", "/cache/test", http.MethodGet, true, "to see whether both layers keep and expire", (*Manager).try},
+	{"cache-test", "/cache/test", http.MethodGet, false, "to see whether both layers keep and expire", (*Manager).try},
 	{"test-signals", "/cache/test-signals", http.MethodPost, false, "to change the data and watch the answers follow", (*Manager).signals},
 	{"cache-load-test", "/cache/load-test", http.MethodPost, false, "to generate cache load for testing metrics", (*Manager).load},
 	{"redis-metrics", "/cache/metrics", http.MethodGet, true, "to see figures, a rating and what to do", (*Manager).metrics},
@@ -170,15 +211,20 @@ func (m *Manager) handler(op operation, g guard.Guard) http.Handler {
 			serve.ServeHTTP(w, r)
 			return
 		}
-		allow := op.method
-		if op.method == http.MethodGet {
-			allow = "GET, HEAD"
-		}
-		w.Header().Set("Allow", allow)
-		guard.WriteJSON(w, http.StatusMethodNotAllowed, map[string]string{
-			"error": "Only " + op.method + " requests are allowed",
-			"usage": "Send a " + op.method + " request to this endpoint " + op.usage,
-		})
+		otherMethod(w, op.method, op.usage)
+	})
+}
+
+// otherMethod tells a request which method it should have had, and what for.
+func otherMethod(w http.ResponseWriter, method, usage string) {
+	allow := method
+	if method == http.MethodGet {
+		allow = "GET, HEAD"
+	}
+	w.Header().Set("Allow", allow)
+	guard.WriteJSON(w, http.StatusMethodNotAllowed, map[string]string{
+		"error": "Only " + method + " requests are allowed",
+		"usage": "Send a " + method + " request to this endpoint " + usage,
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -30,7 +29,7 @@ type monitor struct {
 	began   time.Time
 	history *History
 
-	watching atomic.Int32  // streams of events
+	watching Streams       // of events
 	stopped  chan struct{} // closed once streams have to end
 	stop     func()        // closes it, once
 

@@ -13,12 +13,11 @@ import (
 )
 
 const (
-	maxWatching = 32 // streams of events at a time
-	retryAfter  = 2 * time.Second
-	heartbeat   = 15 * time.Second
+	retryAfter = 2 * time.Second
+	heartbeat  = 15 * time.Second
 	// writeTime is how long a client may take to read an event: one that has
 	// stopped reading does not keep its stream.
-	writeTime = 10 * time.Second
+	writeTime = 5 * time.Second
 )
 
 // serveEvents sends what changes on the page as it changes, as server-sent events
@@ -31,14 +30,13 @@ const (
 //
 // A stream ends when its client leaves or the proxy stops.
 func (m *monitor) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if m.watching.Add(1) > maxWatching {
-		m.watching.Add(-1)
+	leave, err := m.watching.Enter(r)
+	if err != nil {
 		w.Header().Set("Retry-After", "10")
-		guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem(
-			fmt.Sprintf("%d pages are kept up to date already", maxWatching), "close one of them, or reload the page to have its figures of now"))
+		guard.WriteJSON(w, http.StatusServiceUnavailable, guard.Problem(err.Error(), "close a page that is kept up to date, or reload this one to have its figures of now"))
 		return
 	}
-	defer m.watching.Add(-1)
+	defer leave()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")

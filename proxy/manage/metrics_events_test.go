@@ -4,11 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"walcache/proxy/sandbox/sandboxtest"
 )
 
 // event is one of a stream.
@@ -83,9 +87,21 @@ func streaming(t *testing.T) (*proxy, *monitor, *httptest.Server) {
 	return p, m, server
 }
 
+// address is one of this machine's.
+func address(n int) string { return fmt.Sprintf("127.0.0.%d", 1+n) }
+
 // open opens a stream, from where another ended.
 func open(t *testing.T, server *httptest.Server, lastID string) *http.Response {
 	t.Helper()
+	return openFrom(t, address(0), server, lastID)
+}
+
+// openFrom opens one as a client of an address.
+func openFrom(t *testing.T, from string, server *httptest.Server, lastID string) *http.Response {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	transport := &http.Transport{DialContext: dialer.DialContext}
+	t.Cleanup(transport.CloseIdleConnections)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/properties/redis-metrics/events/", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +109,7 @@ func open(t *testing.T, server *httptest.Server, lastID string) *http.Response {
 	if lastID != "" {
 		r.Header.Set("Last-Event-ID", lastID)
 	}
-	res, err := http.DefaultClient.Do(r)
+	res, err := transport.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,14 +174,14 @@ func TestEvents_AStreamThatBrokeIsTakenUpWhereItBroke(t *testing.T) {
 func TestEvents_AreForAFewAtATimeAndEndWithTheProxy(t *testing.T) {
 	_, m, server := streaming(t)
 	var streams []<-chan event
-	for range maxWatching {
-		res := open(t, server, "")
+	for i := range MaxStreams {
+		res := openFrom(t, address(i/MaxOfOne), server, "")
 		streams = append(streams, events(t, res))
 	}
 	for _, s := range streams {
 		next(t, s, "parts")
 	}
-	if res := open(t, server, ""); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+	if res := openFrom(t, "127.0.1.1", server, ""); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %d", res.StatusCode)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -175,9 +191,31 @@ func TestEvents_AreForAFewAtATimeAndEndWithTheProxy(t *testing.T) {
 		for range s { // until it ends
 		}
 	}
-	if n := m.watching.Load(); n != 0 {
-		t.Errorf("%d streams are counted after their end", n)
+	sandboxtest.Eventually(t, patience, func() error {
+		if n := m.watching.Open(); n != 0 {
+			return fmt.Errorf("%d streams are counted after their end", n)
+		}
+		return nil
+	})
+}
+
+func TestEvents_OneClientLeavesRoomForOthers(t *testing.T) {
+	_, _, server := streaming(t)
+	var mine []*http.Response
+	for range MaxOfOne {
+		mine = append(mine, open(t, server, ""))
 	}
+	if res := open(t, server, ""); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %d", res.StatusCode)
+	}
+	next(t, events(t, openFrom(t, address(1), server, "")), "parts")
+	mine[0].Body.Close()
+	sandboxtest.Eventually(t, patience, func() error {
+		if res := open(t, server, ""); res.StatusCode != 200 {
+			return fmt.Errorf("after one has ended: %d", res.StatusCode)
+		}
+		return nil
+	})
 }
 
 func TestHistory_KeepsTheLastMinutes(t *testing.T) {

@@ -58,9 +58,16 @@ func (m *monitor) place(r *http.Request) place {
 }
 
 // MetricsAssets serves the assets of the page on the proxy's own port, below
-// the path that it returns.
+// the path that it returns, to whoever reads.
 func (c Config) MetricsAssets() (prefix string, h http.Handler) {
-	return c.metricsAssets(), web.AssetsBelow(c.metricsAssets())
+	assets := web.AssetsBelow(c.metricsAssets())
+	return c.metricsAssets(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			otherMethod(w, http.MethodGet, "to have this file of a page")
+			return
+		}
+		assets.ServeHTTP(w, r)
+	})
 }
 
 // metricsPage is what the templates show.

@@ -57,3 +57,16 @@ func TestMetricsPage_HasItsAssetsWithIt(t *testing.T) {
 		t.Errorf("on the admin port: %s", back.Body)
 	}
 }
+
+func TestMetricsAssets_AreForReading(t *testing.T) {
+	p := newProxyOn(t, "", "")
+	h := p.front(p.manager())
+	path, _, _ := strings.Cut(send(h, "GET", "/properties/redis-metrics/?format=html", "", bearer).Body.String(), `.css"`)
+	path = path[strings.LastIndex(path, `"`)+1:] + ".css"
+	for method, want := range map[string]int{"GET": 200, "HEAD": 200, "OPTIONS": 405, "POST": 405, "PUT": 405, "DELETE": 405, "QUERY": 405} {
+		w := send(h, method, path, "")
+		if w.Code != want || want == 405 && (w.Header().Get("Allow") != "GET, HEAD" || object(t, w)["usage"] == nil) {
+			t.Errorf("%s %s: %d %v %.100s", method, path, w.Code, w.Header(), w.Body)
+		}
+	}
+}

@@ -181,7 +181,7 @@ func (t *signalTest) judge() {
 	case !r.Passed:
 		r.Verdict = fmt.Sprintf("failed: %s", r.Failures[0])
 	case len(r.Disturbed) > 0:
-		r.Verdict = fmt.Sprintf("passed: every answer followed within %.1f ms; others changed meanwhile what was to stay, so of that less is proven", slowest)
+		r.Verdict = fmt.Sprintf("passed: every answer followed within %.1f ms; less is proven of what was disturbed: %s", slowest, r.Disturbed[0])
 	default:
 		r.Verdict = fmt.Sprintf("passed: every answer followed within %.1f ms, and nothing else went stale", slowest)
 	}

@@ -107,8 +107,10 @@ func (t *signalTest) warm(ctx context.Context, p page) warmPage {
 	stored, _ := t.Cache.Inspect(ctx, t.base+p.path) // the URL has been asked for
 	if i := slices.IndexFunc(stored, forJSON); i >= 0 {
 		w.asOf, _ = coherence.ParsePosition(stored[i].AsOf)
-		for _, tag := range stored[i].Tags {
-			w.tags = append(w.tags, coherence.Tag(tag))
+		if !stored[i].Whole { // or its tags narrow nothing
+			for _, tag := range stored[i].Tags {
+				w.tags = append(w.tags, coherence.Tag(tag))
+			}
 		}
 	}
 	return w
@@ -181,7 +183,7 @@ const (
 	outcomeHit       = "hit"
 	outcomeFailed    = "failed"    // the test's change made it stale
 	outcomeDisturbed = "disturbed" // something else did
-	outcomeUnproven  = "unproven"  // it was no hit before
+	outcomeUnproven  = "unproven"  // it was no hit before, or is none for another reason than a change
 )
 
 // lookAfter asks for the controls once more. at is where the change is in the
@@ -210,11 +212,11 @@ func (t *signalTest) blame(w warmPage, at coherence.LSN) (outcome, why string) {
 	moves := t.Tracker.Why(w.asOf, w.tags)
 	for _, m := range moves {
 		if m.At == at {
-			return outcomeFailed, fmt.Sprintf("the change moved %s, which has nothing to do with it", m.Name)
+			return outcomeFailed, fmt.Sprintf("the change moved %s, which it depends on although the row is nowhere on it", m.Name)
 		}
 	}
 	if len(moves) > 0 {
 		return outcomeDisturbed, fmt.Sprintf("another change moved %s to %s", moves[0].Name, moves[0].At)
 	}
-	return outcomeDisturbed, "nothing that it depends on has moved"
+	return outcomeUnproven, "nothing that it depends on has moved"
 }

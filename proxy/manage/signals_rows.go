@@ -65,7 +65,17 @@ func propertyPath(id int64) string { return properties + strconv.FormatInt(id, 1
 // cannot is why a test could not go on, and what to do.
 type cannot struct {
 	what, next string
-	status     int // that the service answered, 0 if it did not
+	status     int // that the service answered, 0 if it did not, or if that says nothing
+}
+
+// lasting reports whether the same answer is to be expected again: the service was
+// there, and neither at fault, nor busy, nor ahead of what was read before.
+func (c cannot) lasting() bool {
+	switch c.status {
+	case 0, http.StatusRequestTimeout, http.StatusPreconditionFailed, http.StatusTooManyRequests:
+		return false
+	}
+	return c.status < 500
 }
 
 // probeInstead is what to do where this API is not.
@@ -91,7 +101,9 @@ func (s rows) call(ctx context.Context, method, path string, body any, status in
 		return nil, nil, cannot{what: "the upstream's URL is none", next: "see --upstream"}
 	}
 	req.Header.Set("Accept", asJSON)
-	req.Header.Set("Authorization", "Bearer "+s.token)
+	if method != http.MethodGet { // everybody reads, and who only reads needs no secret
+		req.Header.Set("Authorization", "Bearer "+s.token)
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", asJSON)
 	}
@@ -118,10 +130,12 @@ func (s rows) call(ctx context.Context, method, path string, body any, status in
 
 // refused puts in words what another status than the one expected means.
 func refused(method, path, status string, code int, body []byte) cannot {
-	c := cannot{fmt.Sprintf("%s %s: the service answers %s: %.200s", method, path, status, body), "see the service's log, and test again", code}
+	c := cannot{fmt.Sprintf("%s %s: the service answers %.60q: %.200q", method, path, status, body), "see the service's log, and test again", code}
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		c.next = "give this proxy the service's own API_TOKEN (--api-token-file)"
+		if c.next = "give this proxy the service's own API_TOKEN (--api-token-file)"; method == http.MethodGet {
+			c.next = probeInstead // not everybody may read there
+		}
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		c.next = probeInstead
 	}
@@ -129,15 +143,14 @@ func refused(method, path, status string, code int, body []byte) cannot {
 }
 
 // write sends a row, and returns it as the service has it now.
-func (s rows) write(ctx context.Context, method, path string, r row, status int) (row, error) {
-	_, text, err := s.call(ctx, method, path, r, status)
+func (s rows) write(ctx context.Context, method, path string, r row, status int, lines ...string) (row, error) {
+	_, text, err := s.call(ctx, method, path, r, status, lines...)
 	if err != nil {
 		return row{}, err
 	}
 	var now row
 	if err := json.Unmarshal(text, &now); err != nil || now.ID == 0 {
-		return row{}, cannot{what: fmt.Sprintf("%s %s: the answer is no property: %.200s", method, path, text),
-			next: probeInstead}
+		return row{}, cannot{fmt.Sprintf("%s %s: the answer is no property: %.200q", method, path, text), probeInstead, status}
 	}
 	return now, nil
 }
@@ -156,7 +169,7 @@ func (s rows) list(ctx context.Context, search string) (list []row, now time.Tim
 	}
 	var said struct{ Properties []row }
 	if err := json.Unmarshal(body, &said); err != nil || said.Properties == nil {
-		return nil, now, cannot{what: "GET " + path + ": the answer is no list of properties", next: probeInstead}
+		return nil, now, cannot{"GET " + path + ": the answer is no list of properties", probeInstead, http.StatusOK}
 	}
 	if now, err = http.ParseTime(res.Header.Get("Date")); err != nil {
 		now = time.Now()
@@ -170,32 +183,36 @@ func (s rows) find(ctx context.Context, text string) (found []row, now time.Time
 	return slices.DeleteFunc(list, func(r row) bool { return !r.marked() }), now, err
 }
 
-// remove deletes a row, if it is one of a test and stays so until it is deleted:
+// seen returns a row that is one of a test, and the ETag to write by, so that it
+// is written to only while it is so:
 //
 //  1. A row is found to be a test's.  2. Somebody makes a property of it that he
-//     wants to keep.  3. The row is deleted. So what is read in 1 is deleted only as
-//     it was then (RFC 9110, section 13.1.1).
-//
-// A row that is gone is removed.
-func (s rows) remove(ctx context.Context, id int64) error {
+//     wants to keep.  3. The row is changed or deleted. So what is read in 1 is
+//     written to only as it was then (RFC 9110, section 13.1.1).
+func (s rows) seen(ctx context.Context, id int64) (r row, etag string, err error) {
 	path := propertyPath(id)
 	res, body, err := s.call(ctx, http.MethodGet, path, nil, http.StatusOK)
-	if res != nil && res.StatusCode == http.StatusNotFound {
-		return nil
-	}
 	if err != nil {
-		return err
+		return row{}, "", err
 	}
-	var r row
-	if err := json.Unmarshal(body, &r); err != nil || !r.marked() {
-		return cannot{what: "GET " + path + ": it is no row of a test any more, and stays", next: "look at it"}
+	if err := json.Unmarshal(body, &r); err != nil || !r.marked() || r.ID != id {
+		return row{}, "", cannot{what: "GET " + path + ": it is no row of a test any more, and stays as it is", next: "look at it"}
 	}
-	seen := res.Header.Get("ETag")
-	if seen == "" {
-		return cannot{what: "GET " + path + ": no ETag to delete it by, so it stays", next: "delete it by hand"}
+	if etag = res.Header.Get("ETag"); etag == "" {
+		return row{}, "", cannot{"GET " + path + ": no ETag to write to it by, so it stays as it is", "delete it by hand", http.StatusOK}
 	}
-	res, _, err = s.call(ctx, http.MethodDelete, path, nil, http.StatusNoContent, "If-Match", seen)
-	if res != nil && res.StatusCode == http.StatusNotFound {
+	return r, etag, nil
+}
+
+// remove deletes a row, if it is one of a test and stays so until it is deleted.
+// A row that is gone is removed.
+func (s rows) remove(ctx context.Context, id int64) error {
+	_, etag, err := s.seen(ctx, id)
+	if err == nil {
+		_, _, err = s.call(ctx, http.MethodDelete, propertyPath(id), nil, http.StatusNoContent, "If-Match", etag)
+	}
+	var refused cannot
+	if errors.As(err, &refused) && refused.status == http.StatusNotFound {
 		return nil
 	}
 	return err

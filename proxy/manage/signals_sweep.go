@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -17,40 +18,56 @@ const (
 	leftAfter = 4 * time.Minute
 
 	sweepAgain  = 30 * time.Second // while there are rows that are too young
-	sweepRetry  = 2 * time.Second  // while the service is away
+	sweepRetry  = 2 * time.Second  // while the service is away, and twice as long each time
+	sweepSeldom = time.Minute      // at most
 	sweepRounds = 100              // of a hundred rows, in one go
 )
 
 // sweep deletes the rows of tests that were killed, of this process and of any
 // other: those that are older than a test can last. It returns when there is none
-// left, or ctx has ended; while the service is away it tries again. At most what
-// tests have left behind is deleted, so any number of processes may do it at once.
+// left, or ctx has ended, or the service has another API or refuses this process;
+// while the service is away it tries again, less and less often. At most what tests
+// have left behind is deleted, so any number of processes may do it at once.
 func (m *Manager) sweep(ctx context.Context) {
-	if m.Prefix == "" || !m.canWrite() {
+	if !m.canWrite() {
 		return
 	}
-	for failed := false; ; {
+	for failures := 0; ; {
 		deleted, young, err := m.sweepOnce(ctx)
 		if deleted > 0 {
 			m.Log.Info("deleted what a test of signals had left behind", "rows", deleted)
 		}
-		wait := sweepAgain
+		if err == nil && failures > 0 {
+			m.Log.Info("could look for what tests of signals had left behind", "failures", failures)
+		}
+		var why cannot
 		switch {
-		case err == nil && young == 0:
+		case err == nil && young == 0, ctx.Err() != nil:
 			return
-		case err != nil:
-			wait = sweepRetry
-			if !failed {
+		case errors.As(err, &why) && why.lasting():
+			m.Log.Info("what tests of signals have left behind stays until the next test", "error", err, "try", why.next)
+			return
+		case err == nil:
+			failures = 0
+		default:
+			if failures++; failures == 1 {
 				m.Log.Info("cannot look yet for what tests of signals have left behind", "error", err)
 			}
-			failed = true
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(sweepPause(failures)):
 		}
 	}
+}
+
+// sweepPause is how long to wait after so many failures in succession.
+func sweepPause(failures int) time.Duration {
+	if failures == 0 {
+		return sweepAgain
+	}
+	return min(sweepRetry<<min(failures-1, 10), sweepSeldom)
 }
 
 // settle waits for a test that runs: whoever stops the process gives it the time

@@ -36,7 +36,7 @@ type estate struct {
 	// of a change of somebody else's that comes before each.
 	also, other []coherence.Tag
 	silent      bool // no change is announced
-	// meddle is done before a row is deleted.
+	// meddle is done before a row is changed or deleted.
 	meddle func(id int64)
 }
 
@@ -108,7 +108,7 @@ func (e *estate) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, _ := strconv.ParseInt(strings.TrimSuffix(name, "/"), 10, 64)
-	if r.Method == http.MethodDelete && e.meddle != nil {
+	if (r.Method == http.MethodPatch || r.Method == http.MethodDelete) && e.meddle != nil {
 		e.meddle(id)
 	}
 	e.mu.Lock()
@@ -247,7 +247,7 @@ func TestSignals_FailsWhereAChangeMakesStaleWhatItHasNothingToDoWith(t *testing.
 	e := newEstate(t)
 	e.also = []coherence.Tag{idTag(1)}
 	r := e.test(patience)
-	if r.Passed || len(r.Failures) != 3 || !strings.Contains(r.Failures[0], "/properties/1/") || !strings.Contains(r.Failures[0], "nothing to do") {
+	if r.Passed || len(r.Failures) != 3 || !strings.Contains(r.Failures[0], "/properties/1/") || !strings.Contains(r.Failures[0], "depends on although") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -346,16 +346,59 @@ func TestSignals_ASweepDeletesOnlyWhatIsATestsAndOld(t *testing.T) {
 	}
 }
 
+// takeOver makes of a row a property that somebody wants to keep.
+func (e *estate) takeOver(id int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.rows[id]
+	r.Title = "my home"
+	e.rows[id] = r
+}
+
+func TestSignals_WhatSomebodyTakesOverIsNotChanged(t *testing.T) {
+	e := newEstate(t)
+	e.meddle = e.takeOver
+	s := e.manager().newSignalTest(host, testName)
+	s.run(t.Context())
+	if r := e.rows[2]; s.result.Passed || !strings.Contains(s.result.Error, "412") || r.Title != "my home" || r.Price != "1500.00" {
+		t.Errorf("%+v, %+v", r, s.result)
+	}
+}
+
+// TestSignals_ARowThatIsSomebodysIsNotBelievedToBeTheTests answers a POST with
+// another property than the one that was made.
+func TestSignals_ARowThatIsSomebodysIsNotBelievedToBeTheTests(t *testing.T) {
+	for _, others := range []row{
+		{ID: 1, Title: "somebody's", Description: "a home", Price: "1.00", Location: "Nairobi"},
+		{ID: 1, Title: markBegins + testName, Description: "a home", Price: "1.00"},
+		{ID: 1, Title: markBegins + strings.Repeat("B", 26), Description: description},
+	} {
+		e := newEstate(t)
+		var writes []string
+		e.p.service.answers(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				e.mu.Lock()
+				writes = append(writes, r.Method+" "+r.URL.Path)
+				e.mu.Unlock()
+			}
+			if r.Method == http.MethodPost {
+				e.serve(nobody{}, r)
+				answerRow(w, http.StatusCreated, others)
+				return
+			}
+			e.serve(w, r)
+		})
+		r := e.test(patience)
+		if r.Passed || !strings.Contains(r.Error, "another property") || !slices.Equal(writes, []string{"POST /properties/", "DELETE /properties/2/"}) {
+			t.Errorf("%q was written, %+v", writes, r)
+		}
+	}
+}
+
 func TestSignals_ASweepKeepsWhatSomebodyChangesMeanwhile(t *testing.T) {
 	e := newEstate(t)
 	old, _ := e.leave()
-	e.meddle = func(id int64) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		r := e.rows[id]
-		r.Title = "my home"
-		e.rows[id] = r
-	}
+	e.meddle = e.takeOver
 	deleted, _, err := e.manager().sweepOnce(t.Context())
 	var why cannot
 	if deleted != 0 || !errors.As(err, &why) || why.status != http.StatusPreconditionFailed || e.rows[old].Title != "my home" {
@@ -390,6 +433,47 @@ func TestSignals_ASweepWaitsForTheServiceAndEnds(t *testing.T) {
 	<-swept
 	m.APIToken = ""
 	m.sweep(t.Context()) // without a token there is nothing to be done
+}
+
+func TestSignals_ASweepEndsWhereItIsRefusedAndTellsNobodyTheToken(t *testing.T) {
+	for what, refuse := range map[string]http.HandlerFunc{
+		"the service refuses": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not you", http.StatusForbidden) },
+		"it has another API":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") },
+		"a login is first":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) },
+	} {
+		e := newEstate(t)
+		var told []string
+		e.p.service.answers(func(w http.ResponseWriter, r *http.Request) {
+			e.mu.Lock()
+			told = append(told, r.Header.Get("Authorization"))
+			e.mu.Unlock()
+			refuse(w, r)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		e.manager().sweep(ctx)
+		if ctx.Err() != nil || len(told) != 1 || told[0] != "" {
+			t.Errorf("%s: it was asked %d times, with %q", what, len(told), told)
+		}
+	}
+}
+
+func TestSignals_ASweepOfAProcessWithoutAPrefix(t *testing.T) {
+	e := newEstate(t)
+	e.p.Prefix = ""
+	e.add(row{Title: markBegins + testName, Description: description, CreatedAt: time.Now().Add(-2 * leftAfter)})
+	e.manager().sweep(t.Context())
+	if left := e.titles(); len(left) != 1 {
+		t.Errorf("%q", left)
+	}
+}
+
+func TestSweepPause_GrowsUpToAMinute(t *testing.T) {
+	for failures, want := range map[int]time.Duration{0: sweepAgain, 1: 2 * time.Second, 2: 4 * time.Second, 5: 32 * time.Second, 6: time.Minute, 1000: time.Minute} {
+		if got := sweepPause(failures); got != want {
+			t.Errorf("after %d: %s, want %s", failures, got, want)
+		}
+	}
 }
 
 func TestSignals_ASweepEndsWithItsProcess(t *testing.T) {

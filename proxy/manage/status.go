@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,21 +107,22 @@ type Coherence struct {
 	Off      bool     `json:"off"`                     // caching was switched off by an operator
 }
 
-// statusWithin bounds how long a status takes.
+// statusWithin bounds how long a look at Redis takes, and then one at a page.
 const statusWithin = 5 * time.Second
 
 func (m *Manager) status(w http.ResponseWriter, r *http.Request) {
+	seen := m.survey.read(r.Context(), m.look)
 	ctx, cancel := context.WithTimeout(r.Context(), statusWithin)
 	defer cancel()
 	s := Status{Coherence: m.coherence(), LastClear: m.lastClear(), Timestamp: time.Now().UTC().Format(stamp)}
 	var err error
-	if s.Pages, err = m.pageStatus(ctx, m.pageOf(r)); err != nil {
+	if s.Pages, err = m.pageStatus(ctx, m.pageOf(r), seen); err != nil {
 		guard.WriteJSON(w, http.StatusBadRequest, guard.Problem("?url: "+err.Error(),
 			"?url=https://host/path, percent-encoded, as clients ask for it"))
 		return
 	}
 	status := http.StatusOK
-	if s.Querysets, err = m.querysetStatus(ctx, s.off()); err != nil {
+	if s.Querysets, err = m.querysetStatus(seen, s.off()); err != nil {
 		status, s.Error, s.Try = http.StatusServiceUnavailable, m.away(err), "see whether Redis runs, and whether --redis-url (REDIS_URL) names it; memory is as said"
 	}
 	guard.WriteJSON(w, status, s)
@@ -140,7 +142,7 @@ func (m *Manager) pageOf(r *http.Request) string {
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	if m.Prefix != "" && strings.HasPrefix(r.URL.Path, m.Prefix) {
+	if m.isFront(r) {
 		return scheme + "://" + r.Host + path
 	}
 	if m.Cache != nil {
@@ -156,9 +158,54 @@ func (m *Manager) pageOf(r *http.Request) string {
 // someHot is among how many of the most requested pages one is looked for.
 const someHot = 1000
 
+// inRedis is what Redis has, as far as that takes going through its keys.
+type inRedis struct {
+	pages     *StoredBelow // nil without Redis
+	querysets []querysets.Queryset
+	more      bool // there are others
+	err       error
+}
+
+// look goes through the keys. Each look is work for Redis, which pages wait for
+// meanwhile.
+func (m *Manager) look(ctx context.Context) (seen inRedis) {
+	if m.redis == nil {
+		return seen
+	}
+	seen.pages = m.countPages(ctx)
+	seen.querysets, seen.more, seen.err = querysets.List(ctx, m.redis, m.RedisPrefix, shownQuerysets)
+	return seen
+}
+
+// survey looks once for everybody who asks within a second, and for one at a
+// time: any number of statuses cost Redis no more than one a second does. How
+// what was seen stands is judged for each anew.
+type survey struct {
+	shared time.Duration // how long what was seen is shared
+
+	mu   sync.Mutex // guards the following, and is held by who looks
+	at   time.Time
+	seen inRedis // replaced and never written to
+}
+
+// read looks, or returns what was seen just now. A client that leaves in the
+// middle does not take the look from those who wait for it.
+func (s *survey) read(ctx context.Context, look func(context.Context) inRedis) inRedis {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.IsZero() && time.Since(s.at) < s.shared {
+		return s.seen
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusWithin)
+	defer cancel()
+	s.seen = look(ctx)
+	s.at = time.Now()
+	return s.seen
+}
+
 // pageStatus looks at the variants of a page, and at how much there is beside it.
 // The error is about the URL.
-func (m *Manager) pageStatus(ctx context.Context, page string) (p PageStatus, err error) {
+func (m *Manager) pageStatus(ctx context.Context, page string, seen inRedis) (p PageStatus, err error) {
 	key, err := cache.ParseKey(page)
 	if err != nil {
 		return p, err
@@ -167,8 +214,9 @@ func (m *Manager) pageStatus(ctx context.Context, page string) (p PageStatus, er
 	if m.redis != nil {
 		p.Location = redisurl.Address(m.RedisURL)
 	}
-	p.Stored = m.stored(ctx)
-	if m.Cache == nil {
+	p.Stored = Stored{m.storedHere(), seen.pages}
+	if m.Cache == nil { // and so no page
+		p.URL, p.Key = "", ""
 		return p, nil
 	}
 	p.Hits = m.Cache.Stats().Hits
@@ -182,11 +230,16 @@ func (m *Manager) pageStatus(ctx context.Context, page string) (p PageStatus, er
 
 // stored says how much there is in each layer, about.
 func (m *Manager) stored(ctx context.Context) (s Stored) {
-	if m.Memory != nil {
-		s.Memory = StoredHere{m.Memory.Pages(), m.Memory.Bytes()}
-	}
+	s.Memory = m.storedHere()
 	if m.redis != nil {
 		s.Redis = m.countPages(ctx)
+	}
+	return s
+}
+
+func (m *Manager) storedHere() (s StoredHere) {
+	if m.Memory != nil {
+		s = StoredHere{m.Memory.Pages(), m.Memory.Bytes()}
 	}
 	return s
 }
@@ -234,26 +287,22 @@ func (m *Manager) countPages(ctx context.Context) *StoredBelow {
 // shownQuerysets is how many a status shows beside those that people ask for.
 const shownQuerysets = 100
 
-func (m *Manager) querysetStatus(ctx context.Context, off bool) (QuerysetStatus, error) {
+func (m *Manager) querysetStatus(seen inRedis, off bool) (QuerysetStatus, error) {
 	s := QuerysetStatus{
 		Keys:     QuerysetKeys{querysets.Known[0], querysets.Known[1]},
 		Timeouts: QuerysetTimeouts{Lists: 3600, Counts: 1800},
 		List:     []Queryset{},
+		More:     seen.more,
 	}
-	if m.redis == nil {
-		return s, nil
-	}
-	list, more, err := querysets.List(ctx, m.redis, m.RedisPrefix, shownQuerysets)
-	s.More = more
 	now := time.Now()
-	for _, kept := range list {
+	for _, kept := range seen.querysets {
 		q := m.judged(kept, now)
 		s.List = append(s.List, q)
 		used := q.State == coherence.Fresh.String() && !off
 		s.All = s.All || used && kept.Name == s.Keys.All
 		s.Count = s.Count || used && kept.Name == s.Keys.Count
 	}
-	return s, err
+	return s, seen.err
 }
 
 // judged says how a queryset stands, by what is known here.

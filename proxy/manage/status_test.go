@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +107,88 @@ func TestStatus_IsAboutThePageThatIsAskedFor(t *testing.T) {
 			t.Errorf("%s at %s: %s, cached: %v; want %s, %v", c.target, c.host, s.Pages.URL, s.Pages.IsCached, c.url, c.cached)
 		}
 	}
+}
+
+// TestStatus_OfAPrefixThatIsAlsoTheAdminPorts asks under prefixes that the paths of
+// the admin port begin with too.
+func TestStatus_OfAPrefixThatIsAlsoTheAdminPorts(t *testing.T) {
+	for _, prefix := range []string{"/", "/cache/"} {
+		p := newProxyOn(t, "", "wc:")
+		p.Prefix = prefix
+		p.get(prefix, "Host: shop.example")
+		m := p.manager()
+		for _, c := range []struct {
+			h            http.Handler
+			target, host string
+			url          string
+		}{
+			{p.back(m), "/cache/status", "127.0.0.1:8003", "http://shop.example" + prefix},
+			{p.front(m), prefix + "cache-status/", host, "http://" + host + prefix},
+		} {
+			var s Status
+			into(t, send(c.h, "GET", c.target, "", bearer, "Host: "+c.host), &s)
+			if s.Pages.URL != c.url {
+				t.Errorf("%s at %s: %s, want %s", c.target, c.host, s.Pages.URL, c.url)
+			}
+		}
+		r := httptest.NewRequest("POST", "/cache/test-signals", nil)
+		r.Host = "127.0.0.1:8003"
+		if host, _ := m.hostOf(r, ""); host != p.Addr {
+			t.Errorf("%s: signals are tested at %s", prefix, host)
+		}
+	}
+}
+
+// TestStatus_LooksAtRedisOnceForAllWhoAskAtOnce counts what Redis is asked for.
+func TestStatus_LooksAtRedisOnceForAllWhoAskAtOnce(t *testing.T) {
+	server := sandboxtest.OwnRedis(t)
+	p := newProxyOn(t, server.URL(), "wc:")
+	m := p.manager()
+	m.survey.shared = time.Hour
+	h := p.front(m)
+	p.keep("users", p.Tracker.Known().LSN, 3, "users")
+	p.must(p.client.ConfigResetStat(t.Context()).Err())
+	gone, leave := context.WithCancel(t.Context())
+	leave() // who looks for all may have left
+	h.ServeHTTP(httptest.NewRecorder(), asks(gone))
+	var group sync.WaitGroup
+	for range 64 {
+		group.Go(func() {
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, asks(t.Context())); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "qs:users") {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
+	group.Wait()
+	stats, err := p.client.Info(t.Context(), "commandstats").Result()
+	p.must(err)
+	if !strings.Contains(stats, "cmdstat_scan:calls=2,") { // of pages, of querysets
+		t.Errorf("%s", stats)
+	}
+	p.keep("more", p.Tracker.Known().LSN, 3, "users")
+	p.stream.commit("users")
+	if s := ask(t, h, "").Querysets; len(s.List) != 3 || s.List[2].State != "changed" {
+		t.Errorf("what was seen is judged anew: %+v", s.List)
+	}
+	m.survey.shared = time.Nanosecond
+	if s := ask(t, h, "").Querysets; len(s.List) != 4 {
+		t.Errorf("once its time is over: %+v", s.List)
+	}
+	fresh, err := New(p.Config, p.Sources)
+	p.must(err)
+	defer fresh.redis.Close()
+	if fresh.survey.shared != time.Second {
+		t.Errorf("shared for %s", fresh.survey.shared)
+	}
+}
+
+// asks is a request for a status.
+func asks(ctx context.Context) *http.Request {
+	r := httptest.NewRequestWithContext(ctx, "GET", "/properties/cache-status/", nil)
+	r.Host = host
+	r.Header.Set("Authorization", "Bearer "+token)
+	return r
 }
 
 func TestStatus_OnTheAdminPortIsAboutThisProxyWhereNobodyAsked(t *testing.T) {

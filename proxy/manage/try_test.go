@@ -37,6 +37,27 @@ var every = []string{
 
 func TestTry_IsGuarded(t *testing.T) { wantGuarded(t, newProxy(t), "cache-test") }
 
+// TestTry_IsNotForEverybodyWhoMayRead asks without a token where reading is open:
+// one test at a time is made, and who asks for it again and again takes it from
+// the operator.
+func TestTry_IsNotForEverybodyWhoMayRead(t *testing.T) {
+	p := newProxyOn(t, "", "")
+	p.Guard.Open = true
+	m := p.manager()
+	for _, op := range operations {
+		if op.method != http.MethodGet || strings.HasSuffix(op.name, "events") {
+			continue
+		}
+		want := map[bool]int{true: http.StatusOK, false: http.StatusUnauthorized}[op.name != "cache-test"]
+		if w := send(p.front(m), op.method, p.Prefix+op.name+"/", ""); w.Code != want {
+			t.Errorf("%s: %d", op.name, w.Code)
+		}
+		if w := send(p.back(m), op.method, op.admin, ""); w.Code != want {
+			t.Errorf("%s: %d", op.admin, w.Code)
+		}
+	}
+}
+
 func TestTry_WritesReadsExpiresAndReadsAgainInBothLayers(t *testing.T) {
 	p := newProxy(t)
 	h := p.front(p.manager())

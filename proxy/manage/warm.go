@@ -25,6 +25,9 @@ const (
 	maxWarmAccepts                           = 8
 	maxWarmShown                             = 1000 // answers in the result
 	maxVariants                              = 32   // of a URL; the cache keeps no more
+
+	// warmWait is how long an answer may take: one that streams has no end.
+	warmWait = 30 * time.Second
 )
 
 // warming fetches what people ask for, as they would, and then looks whether it
@@ -34,6 +37,7 @@ type warming struct {
 	urls        []string
 	accepts     []string
 	connections int
+	wait        time.Duration // for each answer
 
 	mu      sync.Mutex // guards the following
 	fetched int        // URLs
@@ -54,7 +58,7 @@ type warmResult struct {
 	Failed       int      `json:"failed"`
 	Accepts      []string `json:"accepts"`
 	LeftOut      []string `json:"left_out"` // that cannot be asked for from here
-	Answers      []warmed `json:"urls"`     // those that are no hit first
+	Answers      []warmed `json:"urls"`     // those that are no hit, or failed, first
 	More         int      `json:"more"`     // that are not in the list
 	Seconds      float64  `json:"seconds"`
 }
@@ -108,7 +112,7 @@ func (m *Manager) readWarm(r *http.Request) (*warming, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &warming{Manager: m, connections: a.whole("connections", usualWarmConnections, maxWarmConnections), accepts: a.list("accept", maxWarmAccepts)}
+	j := &warming{Manager: m, wait: warmWait, connections: a.whole("connections", usualWarmConnections, maxWarmConnections), accepts: a.list("accept", maxWarmAccepts)}
 	paths, urls, wanted, top := a.list("paths", maxWarm), a.list("urls", maxWarm), a.text("host"), a.whole("top", usualWarm, maxWarm)
 	if a.err != nil {
 		return nil, a.err
@@ -200,12 +204,12 @@ func (j *warming) count(a warmed) {
 	r := &j.result
 	r.Asked++
 	switch {
+	case a.failed():
+		r.Failed++
 	case a.Is == isHit && a.Was == isHit:
 		r.Already++
 	case a.Is == isHit:
 		r.Warmed++
-	case a.Status == 0 || a.Status >= 500:
-		r.Failed++
 	default:
 		r.NotCacheable++
 	}
@@ -213,6 +217,10 @@ func (j *warming) count(a warmed) {
 }
 
 const isHit = "hit"
+
+// failed reports whether the service did not answer, or said that it cannot: that
+// this is stored, and a hit, makes it no better.
+func (a warmed) failed() bool { return a.Status == 0 || a.Status >= 500 }
 
 // fetch asks for the answers of one URL: those that clients have had and that are
 // still remembered, with the very fields that they sent, and those of each
@@ -282,7 +290,7 @@ func (j *warming) fetchOne(ctx context.Context, u string, fields map[string]stri
 	began := time.Now()
 	defer func() { a.Took = millis(time.Since(began)) }()
 	for range tries {
-		got, err := j.ask(ctx, u, 0, header)
+		got, err := j.askInTime(ctx, u, header)
 		how := readWay(got.how())
 		if a.Was == "" {
 			a.Was = how.String()
@@ -294,7 +302,9 @@ func (j *warming) fetchOne(ctx context.Context, u string, fields map[string]stri
 		varies = variesByAccept(got.header["Vary"])
 		a.Status = got.status
 		if now := j.again(ctx, u, header); now.hit {
-			a.Is, a.Why = isHit, ""
+			if a.Is, a.Why = isHit, ""; a.failed() {
+				a.Why = notStored(got) // but for the reason
+			}
 			return a, varies
 		}
 		a.Is = "miss"
@@ -303,6 +313,17 @@ func (j *warming) fetchOne(ctx context.Context, u string, fields map[string]stri
 		}
 	}
 	return a, varies
+}
+
+// askInTime asks as clients do, and gives up on an answer that does not end.
+func (j *warming) askInTime(ctx context.Context, u string, header http.Header) (answer, error) {
+	limit, cancel := context.WithTimeout(ctx, j.wait)
+	defer cancel()
+	got, err := j.ask(limit, u, 0, header)
+	if err != nil && limit.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("did not end within %s", j.wait)
+	}
+	return got, err
 }
 
 // again asks for what is stored and fresh, and for nothing else (RFC 9111,
@@ -333,7 +354,7 @@ func notStored(got answer) string {
 	return cmp.Or(how.detail, how.fwd, "not stored")
 }
 
-// finish puts those first that are no hit, and leaves out what is too much.
+// finish puts those first that are no hit or failed, and leaves out what is too much.
 func (j *warming) finish(took time.Duration) warmResult {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -353,7 +374,7 @@ func (j *warming) finish(took time.Duration) warmResult {
 }
 
 func rank(a warmed) int {
-	if a.Is == isHit {
+	if a.Is == isHit && !a.failed() {
 		return 1
 	}
 	return 0

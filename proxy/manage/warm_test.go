@@ -1,12 +1,14 @@
 package manage
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"walcache/proxy/cache"
 )
@@ -117,6 +119,52 @@ func TestWarm_FetchesWhatWasAskedForMostAsItWasAskedFor(t *testing.T) {
 	}
 }
 
+func TestWarm_AStoredErrorIsNoSuccess(t *testing.T) {
+	p := newProxy(t)
+	p.service.answers(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		if r.URL.Path == "/broken/" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	p.get("/broken/")
+	if !hit(p.get("/broken/")) {
+		t.Fatal("an error that may be stored is not")
+	}
+	w, r := p.warm(`{"paths": ["/a/", "/broken/"]}`)
+	if r.Success || r.Warmed != 1 || r.Already != 0 || r.Failed != 1 || r.Answers[0].Status != 500 || r.Answers[0].Is != isHit || !strings.Contains(r.Answers[0].Why, "500") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestWarm_GivesUpOnAnAnswerThatHasNoEnd warms a stream of events.
+func TestWarm_GivesUpOnAnAnswerThatHasNoEnd(t *testing.T) {
+	p := newProxy(t)
+	ctx, leave := context.WithCancel(t.Context())
+	p.service.answers(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: 1\n\n")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+		case <-ctx.Done():
+		}
+	})
+	late := time.AfterFunc(patience, leave)
+	defer late.Stop()
+	j, err := p.manager().readWarm(httptest.NewRequest(http.MethodPost, "/cache/warm", strings.NewReader(`{"paths": ["/events/"]}`)))
+	p.must(err)
+	if j.wait != warmWait {
+		t.Errorf("it waits for %s", j.wait)
+	}
+	j.wait = 50 * time.Millisecond
+	j.run(t.Context())
+	r := j.finish(0)
+	if ctx.Err() != nil || r.Failed != len(r.Answers) || r.Failed == 0 || r.Answers[0].Why != "did not end within 50ms" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestWarm_NothingRememberedIsSaidToBeNothing(t *testing.T) {
 	w, r := newProxy(t).warm("")
 	if w.Code != http.StatusOK || r.Asked != 0 || !strings.Contains(r.Message, "give paths") || !strings.Contains(w.Body.String(), `"urls": []`) {
@@ -170,6 +218,8 @@ func TestWarm_WhatCannotBeMeantIsRefusedAndFetchesNothing(t *testing.T) {
 		`{"top": 5, "paths": ["/"]}`:                                  "top",
 		`{"connections": 17}`:                                         "1 to 16",
 		`{"host": "a/b"}`:                                             "host",
+		`{"host": "a:99999999"}`:                                      "host",
+		`{"urls": ["http://a:99999999/"]}`:                            "host",
 		`{"accept": "x\r\ny"}`:                                        "accept",
 	} {
 		w, _ := p.warm(body)
