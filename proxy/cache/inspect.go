@@ -195,7 +195,7 @@ func (c *Cache) Routes() []RouteStats {
 }
 
 // Times returns how long hits and misses took, from the request's header to the
-// end of the answer. Of the hits in memory one in 64 is timed.
+// end of the answer. Of the hits of a route one in 64 is timed, in each layer.
 func (c *Cache) Times() (hits, misses Histogram) {
 	return c.count.hitTimes.read(), c.count.missTimes.read()
 }

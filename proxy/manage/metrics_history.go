@@ -17,7 +17,7 @@ const (
 )
 
 // Sample is what a process did within a second, and how it stood at its end.
-// Times are milliseconds, and null where nothing was timed: of the hits in memory
+// Times are milliseconds, and null where nothing was timed: of the hits of a route
 // one in 64 is.
 type Sample struct {
 	number   uint64   // from 1; those of one process follow each other
