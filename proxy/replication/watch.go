@@ -79,7 +79,9 @@ func (s *session) lookAtServer(ctx context.Context) error {
 // publishes the table, which beats count on from here on. 4. The table is
 // dropped, and the fingerprint is that of 1 again: as if nothing were left to do,
 // and no beat ever counts. So a fingerprint counts only if the catalogs read
-// after it are those read before it; see TestBeat_AndWatchDoNotWaitForEachOther.
+// after it are those read before it. Kept by note; see
+// TestWatch_AFingerprintCountsOnlyIfTheCatalogsAreAsBefore and
+// TestBeat_AndWatchDoNotWaitForEachOther.
 func (s *session) lookAtTables(ctx context.Context) error {
 	before := s.latest.Load()
 	now, pending, err := s.glance(ctx)
@@ -111,10 +113,16 @@ func (s *session) lookAtTables(ctx context.Context) error {
 	if err := s.settle(ctx, c); err != nil {
 		return err
 	}
-	if s.inForce && c == before && len(s.altered(c)) == 0 && c.aligned() {
-		s.looked = now
-	}
+	s.note(now, before, c)
 	return nil
+}
+
+// note remembers a fingerprint, by which the next look sees that there is nothing
+// to do, if the catalogs before and after it are the same and nothing was left.
+func (s *session) note(fingerprint string, before, after *catalog) {
+	if s.inForce && after == before && len(s.altered(after)) == 0 && after.aligned() {
+		s.looked = fingerprint
+	}
 }
 
 // rely has beats count on what a reading of the system catalogs says is

@@ -177,3 +177,23 @@ func TestWatch_ATableThatTheCatalogsDoNotHaveYetIsBlind(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestWatch_AFingerprintCountsOnlyIfTheCatalogsAreAsBefore(t *testing.T) {
+	before, after := &catalog{}, &catalog{} // alike, and read at two times
+	for _, c := range []struct {
+		inForce       bool
+		before, after *catalog
+		want          string
+	}{
+		{true, before, before, "now"},
+		{true, before, after, ""},
+		{true, nil, after, ""},
+		{false, before, before, ""},
+	} {
+		s := &session{inForce: c.inForce, settled: c.after}
+		s.note("now", c.before, c.after)
+		if s.looked != c.want {
+			t.Errorf("%+v: it remembers %q", c, s.looked)
+		}
+	}
+}
