@@ -33,6 +33,7 @@
 //   - What it does not store passes, streaming (pass.go).
 //
 // The decisions are functions of facts: what may be stored is policy.terms,
-// what may be done with it tolerance.stand. A hit in memory takes no lock
-// and allocates nothing; its answer is complete before anything is written.
+// what may be done with it tolerance.stand. A hit in memory takes no lock, but
+// for one of 64 whose URL has been forgotten, and allocates nothing; its answer is
+// complete before anything is written.
 package cache

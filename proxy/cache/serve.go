@@ -49,7 +49,7 @@ func (a answer) write(w http.ResponseWriter, head bool) (sent int) {
 const sampleEvery = 64
 
 // hit answers from a fresh entry, and reports whether it is one to be timed. It
-// takes no lock.
+// takes no lock, but for one hit of 64 whose URL has been forgotten (uses.keep).
 func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) (sampled bool) {
 	m := f.entry.hitAt(now, f.layer)
 	status := m.cacheStatus
