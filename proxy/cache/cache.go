@@ -14,6 +14,7 @@ import (
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // Config is what a Cache is made from. Defaults has a value for everything but
@@ -88,7 +89,7 @@ type Cache struct {
 	store     Store
 	below     Below // nil if there is none
 	truth     Truth
-	policy    policy
+	policy    rules.Policy
 	tolerance tolerance
 
 	trustTags      bool
@@ -141,13 +142,13 @@ func New(c Config) (*Cache, error) {
 		store:          c.Store,
 		below:          c.Below,
 		truth:          c.Truth,
-		policy:         policy{c.TTL, c.MaxTTL, c.MaxObject, c.StoreSetCookie},
+		policy:         rules.Policy{TTL: c.TTL, MaxTTL: c.MaxTTL, MaxObject: c.MaxObject, StoreSetCookie: c.StoreSetCookie},
 		tolerance:      tolerance{c.Grace, c.ServeChangedIfError},
 		trustTags:      c.TrustTags,
 		catchUp:        c.CatchUp,
 		writeWait:      c.WriteWait,
 		ignoreCookies:  ignore,
-		privateHeaders: inBothSpellings(fieldNames(c.PrivateHeaders)),
+		privateHeaders: inBothSpellings(rules.FieldNames(c.PrivateHeaders)),
 		mediaTypes:     c.MediaTypes,
 		bypass:         bypass,
 		log:            c.Log.With("component", "cache"),
@@ -187,20 +188,20 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := c.newRequest(r, view)
 	page := c.store.Get(q.key)
 	f := c.look(&q, page, Memory, now)
-	if !f.fresh && c.below != nil && f.mendable() && !q.asks.noStore && !c.marks.has(q.key) {
+	if !f.fresh && c.below != nil && f.mendable() && !q.asks.NoStore && !c.marks.has(q.key) {
 		page, f = c.lookBelow(r.Context(), &q, page, f)
 		now = time.Now()
 	}
 	switch {
-	case f.fresh && !q.asks.noStore:
+	case f.fresh && !q.asks.NoStore:
 		if sampled := c.hit(w, &q, f, now); sampled {
 			c.count.hitTimes.add(time.Since(began))
 		}
 	case r.Context().Err() != nil: // while the layer below was asked
 		sendFailure(w, nobody, missed(f.reason, ""))
-	case q.asks.onlyIfCached:
+	case q.asks.OnlyIfCached:
 		sendFailure(w, &origin.Failure{Status: http.StatusGatewayTimeout, Err: errNotCached}, forwarded{detail: "only-if-cached"})
-	case q.asks.noStore:
+	case q.asks.NoStore:
 		c.bypassed(w, r, view, c.fetches, forwarded{why: "request", detail: "no-store"})
 	case len(r.Header["Range"]) > 0:
 		c.bypassed(w, r, view, c.fetches, forwarded{why: "bypass", detail: "range"})

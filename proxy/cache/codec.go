@@ -91,9 +91,9 @@ func (e *Entry) head(now time.Time) []byte {
 	t := &e.terms
 	w := writer{buf: make([]byte, 0, 512)}
 	w.number(uint64(e.status))
-	w.number(flag(t.explicit, isExplicit) | flag(t.forAuthorized, isForAuthorized) | flag(e.whole, isWhole) |
+	w.number(flag(t.Explicit, isExplicit) | flag(t.ForAuthorized, isForAuthorized) | flag(e.whole, isWhole) |
 		flag(!e.readAt.IsZero(), hasReadAt))
-	for _, d := range []time.Duration{t.initialAge, t.lifetime, t.whileRevalidate, t.ifError, now.Sub(e.received)} {
+	for _, d := range []time.Duration{t.InitialAge, t.Lifetime, t.WhileRevalidate, t.IfError, now.Sub(e.received)} {
 		w.duration(d)
 	}
 	if !e.readAt.IsZero() {
@@ -105,7 +105,7 @@ func (e *Entry) head(now time.Time) []byte {
 	for _, d := range e.deps {
 		w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(d))
 	}
-	w.texts(t.vary)
+	w.texts(t.Vary)
 	w.texts(e.varied)
 	w.texts(e.said)
 	w.number(uint64(len(e.tags)))
@@ -198,7 +198,7 @@ func (r *reader) entry(written time.Time) *Entry {
 	}
 	head := reader{data: data, text: string(data)}
 	head.into(e, written)
-	r.failed = head.failed || head.pos < len(data) || e.status < 200 || len(e.terms.vary) != len(e.varied)
+	r.failed = head.failed || head.pos < len(data) || e.status < 200 || len(e.terms.Vary) != len(e.varied)
 	return e
 }
 
@@ -206,9 +206,9 @@ func (r *reader) entry(written time.Time) *Entry {
 func (r *reader) into(e *Entry, written time.Time) {
 	e.status = int(r.number(999))
 	set, t := r.number(flags), &e.terms
-	t.shared = true // or it would not have been stored
-	t.explicit, t.forAuthorized, e.whole = set&isExplicit != 0, set&isForAuthorized != 0, set&isWhole != 0
-	t.initialAge, t.lifetime, t.whileRevalidate, t.ifError = r.duration(), r.duration(), r.duration(), r.duration()
+	t.Shared = true // or it would not have been stored
+	t.Explicit, t.ForAuthorized, e.whole = set&isExplicit != 0, set&isForAuthorized != 0, set&isWhole != 0
+	t.InitialAge, t.Lifetime, t.WhileRevalidate, t.IfError = r.duration(), r.duration(), r.duration(), r.duration()
 	e.received = written.Add(-r.duration())
 	if set&hasReadAt != 0 {
 		e.readAt = written.Add(-r.duration())
@@ -218,7 +218,7 @@ func (r *reader) into(e *Entry, written time.Time) {
 	for i := range e.deps {
 		e.deps[i] = coherence.Hash(r.fixed())
 	}
-	t.vary, e.varied, e.said = r.texts(), r.texts(), r.texts()
+	t.Vary, e.varied, e.said = r.texts(), r.texts(), r.texts()
 	e.tags = make([]coherence.Tag, r.count(1))
 	for i := range e.tags {
 		e.tags[i] = coherence.Tag(r.next())

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"walcache/proxy/coherence"
+	"walcache/proxy/rules"
 )
 
 var codecKey = Key{"https", "Example.com:8443\nX-Forwarded-Prefix: /a", "/%7Ep?q=ü&q"}
@@ -31,10 +32,10 @@ func sample(seed uint64, variants int, now time.Time) *Page {
 			"Link": {"<a>", "", "<b>"}, "Cache-Status": {"inner; hit", "middle; fwd=miss"}, "Vary": {"Accept-Encoding, X"},
 		}
 		body := bytes.Repeat([]byte{byte(r.Uint32())}, r.IntN(10000))
-		t := terms{
-			shared: true, explicit: r.IntN(2) == 0, forAuthorized: r.IntN(2) == 0, vary: []string{"Accept-Encoding", "X"},
-			initialAge: time.Duration(r.Int64N(int64(time.Second))), lifetime: time.Hour + time.Duration(r.Int64N(int64(time.Hour))),
-			whileRevalidate: time.Duration(r.IntN(2)) * time.Minute, ifError: time.Duration(r.IntN(2)) * time.Hour,
+		t := rules.Terms{
+			Shared: true, Explicit: r.IntN(2) == 0, ForAuthorized: r.IntN(2) == 0, Vary: []string{"Accept-Encoding", "X"},
+			InitialAge: time.Duration(r.Int64N(int64(time.Second))), Lifetime: time.Hour + time.Duration(r.Int64N(int64(time.Hour))),
+			WhileRevalidate: time.Duration(r.IntN(2)) * time.Minute, IfError: time.Duration(r.IntN(2)) * time.Hour,
 		}
 		received := now.Add(-time.Duration(r.Int64N(int64(time.Hour))))
 		e := newEntry(200+r.IntN(400), h, body, t, []string{"gzip", fmt.Sprint(i)}, received)
@@ -146,7 +147,7 @@ func TestEncode_LeavesOutWhatFindsNoRoom(t *testing.T) {
 		t.Errorf("an expired page became %d bytes for %v", len(data), ttl)
 	}
 	h := http.Header{"X": {strings.Repeat("x", maxHead)}}
-	page = newPage([]*Entry{newEntry(200, h, nil, terms{lifetime: time.Hour}, nil, now)}, 0)
+	page = newPage([]*Entry{newEntry(200, h, nil, rules.Terms{Lifetime: time.Hour}, nil, now)}, 0)
 	if data, _ := page.Encode(codecKey, now, noLimit); data != nil {
 		t.Errorf("a header of %d bytes was written", maxHead)
 	}
@@ -232,7 +233,7 @@ func benchmarkCodec(b *testing.B, do func(*Page, []byte, time.Time)) {
 			for _, name := range []string{"Content-Type", "Etag", "Vary", "Cache-Control", "Server", "X-Request-Id", "Strict-Transport-Security"} {
 				h.Set(name, "a value of some length")
 			}
-			e := newEntry(200, h, make([]byte, size), terms{lifetime: time.Hour, vary: []string{"Accept-Encoding"}}, []string{"gzip"}, now)
+			e := newEntry(200, h, make([]byte, size), rules.Terms{Lifetime: time.Hour, Vary: []string{"Accept-Encoding"}}, []string{"gzip"}, now)
 			e.hasProvenance(provenance{asOf: coherence.Position{Epoch: "k3f9", LSN: 1 << 40}, deps: make(coherence.Dependencies, 8), tags: make([]coherence.Tag, 4)}, now)
 			page := newPage([]*Entry{e}, 0)
 			data, _ := page.Encode(codecKey, now, noLimit)
@@ -247,7 +248,7 @@ func benchmarkCodec(b *testing.B, do func(*Page, []byte, time.Time)) {
 func TestDecodePage_DoesNotCopyBodies(t *testing.T) {
 	now := time.Now()
 	h := http.Header{}
-	e := newEntry(200, h, make([]byte, 1<<20), terms{lifetime: time.Hour}, nil, now)
+	e := newEntry(200, h, make([]byte, 1<<20), rules.Terms{Lifetime: time.Hour}, nil, now)
 	data, ttl := newPage([]*Entry{e}, 0).Encode(codecKey, now, noLimit)
 	page, err := DecodePage(data, codecKey, ttl, now)
 	if err != nil {

@@ -25,15 +25,15 @@
 //     in fill.go, and TestFill_RacingWithAChangeIsBornStale.
 //   - An answer to one user never reaches another. Where the origin says nothing
 //     about caching, only requests without credentials store and are answered
-//     (freshness.go, Entry.permits), and only what a shared cache may store is
+//     (rules.Policy, Entry.permits), and only what a shared cache may store is
 //     handed to those who wait. See TestPrivate_NobodySeesAnothersBody.
 //   - Of requests for one thing at most two are at the upstream at a time, and of
 //     all only so many as are configured (flight.go, limiter.go).
 //   - A body is stored whole or not at all (body.go).
 //   - What it does not store passes, streaming (pass.go).
 //
-// The decisions are functions of facts: what may be stored is policy.terms,
-// what may be done with it tolerance.stand. A hit in memory takes no lock, but
+// The decisions are functions of facts: what may be stored is in package
+// rules, what may be done with it in tolerance.stand. A hit in memory takes no lock, but
 // for one of 64 whose URL has been forgotten, and allocates nothing; its answer is
 // complete before anything is written.
 package cache

@@ -10,6 +10,7 @@ import (
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // Entry is a stored answer: everything that a hit sends, ready to be sent, and
@@ -20,8 +21,8 @@ type Entry struct {
 	fields      []field
 	notModified []field // those of fields that a 304 repeats
 	body        []byte
-	terms       terms
-	varied      []string // the request's values for terms.vary
+	terms       rules.Terms
+	varied      []string // the request's values for terms.Vary
 
 	asOf  coherence.Position
 	deps  coherence.Dependencies
@@ -58,7 +59,7 @@ type moment struct {
 
 // newEntry makes an entry of a response. It takes over the body and the values
 // of the header.
-func newEntry(status int, h http.Header, body []byte, t terms, varied []string, received time.Time) *Entry {
+func newEntry(status int, h http.Header, body []byte, t rules.Terms, varied []string, received time.Time) *Entry {
 	e := &Entry{status: status, body: body, terms: t, varied: varied, received: received}
 	e.used.Store(received.Unix())
 	e.said = slices.Clip(h["Cache-Status"])
@@ -110,7 +111,7 @@ func repeatedBy304(name string) bool {
 
 // age is the entry's current age (RFC 9111, section 4.2.3).
 func (e *Entry) age(now time.Time) time.Duration {
-	return e.terms.initialAge + max(now.Sub(e.received), 0)
+	return e.terms.InitialAge + max(now.Sub(e.received), 0)
 }
 
 // hitAt returns the Age and Cache-Status lines of a hit. They change once a
@@ -121,7 +122,7 @@ func (e *Entry) hitAt(now time.Time, layer Layer) *moment {
 	if m := e.moment.Load(); m != nil && m.second == second && m.layer == layer {
 		return m
 	}
-	ttl := int64((e.terms.lifetime - age) / time.Second)
+	ttl := int64((e.terms.Lifetime - age) / time.Second)
 	m := &moment{
 		second:      second,
 		layer:       layer,
@@ -146,7 +147,7 @@ func (e *Entry) size() int {
 	for _, f := range e.fields {
 		n += fieldSize(f.name, f.values)
 	}
-	n += fieldSize("", e.terms.vary) + fieldSize("", e.varied) + fieldSize("", e.said)
+	n += fieldSize("", e.terms.Vary) + fieldSize("", e.varied) + fieldSize("", e.said)
 	for _, tag := range e.tags {
 		n += len(tag) + 16
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // failing reports whether a response says that the upstream fails (RFC 5861,
@@ -82,7 +83,7 @@ func (c *Cache) sendStale(w http.ResponseWriter, q *request, e *Entry, reason st
 // hasAlready evaluates the client's preconditions on the upstream's response.
 func (t *fetch) hasAlready() bool {
 	modified, _ := http.ParseTime(t.header.Get("Last-Modified")) // zero if there is none
-	return notModified(t.q.header, t.header.Get("ETag"), modified)
+	return rules.NotModified(t.q.header, t.header.Get("ETag"), modified)
 }
 
 // sendNotModified answers with a 304 in the place of a 200 that the client has.

@@ -8,6 +8,7 @@ import (
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // fetch is one request to the upstream whose answer goes to a client as it
@@ -34,7 +35,7 @@ type fetch struct {
 	response *http.Response
 	header   http.Header // of the response, without ours
 	said     contract
-	terms    terms
+	terms    rules.Terms
 	how      forwarded
 	kept     *copiedBody // nil if no copy is kept
 }
@@ -53,7 +54,7 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 	// brings.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	t := &fetch{c: c, q: q, miss: miss, flight: f, client: client, cancel: cancel, release: func() {}}
-	t.evaluates = f != nil || !q.credentials && !c.marks.has(q.key)
+	t.evaluates = f != nil || !q.Credentials && !c.marks.has(q.key)
 	defer t.leave()
 	queue := ctx
 	if f == nil {
@@ -96,8 +97,8 @@ func (t *fetch) begin() {
 // alter makes the request one whose answer is good for others too.
 func (t *fetch) alter(h http.Header) {
 	t.c.require(h)
-	h.Set("Accept-Encoding", reduceEncoding(t.q.header["Accept-Encoding"]))
-	if reduced := reduceAccept(t.q.header["Accept"], t.q.mediaTypes); reduced != "" {
+	h.Set("Accept-Encoding", rules.ReduceEncoding(t.q.header["Accept-Encoding"]))
+	if reduced := rules.ReduceAccept(t.q.header["Accept"], t.q.mediaTypes); reduced != "" {
 		h.Set("Accept", reduced)
 	}
 	if t.evaluates {
@@ -110,14 +111,14 @@ func (t *fetch) alter(h http.Header) {
 func (t *fetch) answered(res *http.Response) error {
 	c := t.c
 	t.response, t.received = res, time.Now()
-	t.terms = c.policy.terms(&t.q, replyOf(res), t.began, t.received)
+	t.terms = c.policy.Terms(t.q.Asker, replyOf(res), t.began, t.received)
 	t.said = takeContract(res.Header)
 	t.header = res.Header.Clone()
-	refusal := t.terms.refusal
+	refusal := t.terms.Refusal
 	if refusal == "" {
 		_, refusal = c.prove(t.q.key, t.stamp, t.said)
 	}
-	if t.terms.shared && (refusal == "" || t.flight != nil) {
+	if t.terms.Shared && (refusal == "" || t.flight != nil) {
 		t.keepCopy()
 	} else {
 		t.refuse(refusal)
@@ -130,15 +131,15 @@ func (t *fetch) answered(res *http.Response) error {
 		return errNobody
 	case failing(res.StatusCode) && c.fallback(t.miss) != nil:
 		return errServeStale
-	case t.evaluates && t.terms.shared && res.StatusCode == http.StatusOK && t.hasAlready():
+	case t.evaluates && t.terms.Shared && res.StatusCode == http.StatusOK && t.hasAlready():
 		return errNotModified
 	}
 	return nil
 }
 
-func replyOf(res *http.Response) reply {
+func replyOf(res *http.Response) rules.Reply {
 	framed := res.ContentLength >= 0 || len(res.TransferEncoding) > 0
-	return reply{status: res.StatusCode, header: res.Header, length: res.ContentLength, framed: framed}
+	return rules.Reply{Status: res.StatusCode, Header: res.Header, Length: res.ContentLength, Framed: framed}
 }
 
 // keepCopy has the body copied on its way to the client. Waiters get what is
@@ -148,7 +149,7 @@ func (t *fetch) keepCopy() {
 		t.detach()
 	}
 	impatience := time.AfterFunc(bodyPatience, func() { t.land(outcome{}) }) // no harm if nobody waits
-	t.kept = newCopiedBody(t.response.Body, t.response.ContentLength, t.c.policy.maxObject, t.cancel, func(body []byte, err error) {
+	t.kept = newCopiedBody(t.response.Body, t.response.ContentLength, t.c.policy.MaxObject, t.cancel, func(body []byte, err error) {
 		impatience.Stop()
 		t.copied(body, err)
 		t.release()
@@ -168,7 +169,7 @@ func (t *fetch) refuse(reason string) {
 	// Nothing follows from an error, a 304 that a client asked for, or what a
 	// user gets, for the requests of others.
 	status := t.response.StatusCode
-	if !t.terms.shared && status < 500 && status != http.StatusNotModified && (t.flight != nil || !t.q.credentials) {
+	if !t.terms.Shared && status < 500 && status != http.StatusNotModified && (t.flight != nil || !t.q.Credentials) {
 		t.c.marks.set(t.q.key)
 	}
 	t.land(outcome{})
@@ -180,7 +181,7 @@ func (t *fetch) refuse(reason string) {
 func (t *fetch) copied(body []byte, err error) {
 	c := t.c
 	if errors.Is(err, errTooLong) {
-		c.count.refused.add(refusedTooLarge)
+		c.count.refused.add(rules.RefusedTooLarge)
 		c.marks.set(t.q.key)
 		t.land(outcome{})
 		return
@@ -190,8 +191,8 @@ func (t *fetch) copied(body []byte, err error) {
 		t.land(outcome{failure: &origin.Failure{Status: http.StatusBadGateway, Err: err}})
 		return
 	}
-	e := newEntry(t.response.StatusCode, t.header, body, t.terms, t.q.fieldValues(t.terms.vary), t.received)
-	refusal := t.terms.refusal
+	e := newEntry(t.response.StatusCode, t.header, body, t.terms, t.q.fieldValues(t.terms.Vary), t.received)
+	refusal := t.terms.Refusal
 	if refusal == "" {
 		var p provenance
 		if p, refusal = c.prove(t.q.key, t.stamp, t.said); refusal == "" {

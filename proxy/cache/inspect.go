@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"walcache/proxy/coherence"
+	"walcache/proxy/rules"
 )
 
 // Variant is a stored answer, and how it stands, for people. Times are seconds,
@@ -120,13 +121,13 @@ func (c *Cache) variant(key Key, e *Entry, layer Layer) Variant {
 	age := e.age(now)
 	v := Variant{
 		URL: key.URL(), Layer: layer.String(), Varied: map[string]string{}, Status: e.status, Bytes: len(e.body), State: "fresh",
-		Age: age.Seconds(), TTL: (e.terms.lifetime - age).Seconds(),
+		Age: age.Seconds(), TTL: (e.terms.Lifetime - age).Seconds(),
 		AsOf: e.asOf.String(), Tags: []string{}, Whole: e.whole, Moved: []Moved{},
 	}
 	if s := c.stand(e, now); !s.fresh {
 		v.State = s.reason
 	}
-	for i, name := range e.terms.vary {
+	for i, name := range e.terms.Vary {
 		v.Varied[name] = e.varied[i]
 	}
 	for _, tag := range e.tags {
@@ -293,7 +294,7 @@ func ParseKey(text string) (Key, error) {
 // store keeps it as long as it should.
 func NewSample(body []byte, lifetime time.Duration) *Page {
 	now := time.Now()
-	e := newEntry(200, nil, body, terms{shared: true, lifetime: lifetime}, nil, now)
+	e := newEntry(200, nil, body, rules.Terms{Shared: true, Lifetime: lifetime}, nil, now)
 	return newPage([]*Entry{e}, 0)
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"walcache/proxy/coherence"
+	"walcache/proxy/rules"
 )
 
 // Key names a page: what is asked for, byte for byte as it goes upstream.
@@ -41,32 +42,9 @@ func (k Key) URL() string {
 	return scheme + "://" + host + k.Target
 }
 
-// fieldValue is a request's value for a field that Vary names, in a form in
-// which two requests that mean the same are equal more often (RFC 9111,
-// section 4.1): lines are joined, white space around them goes,
-// Accept-Encoding is reduced to one coding, and Accept to one media type if the
-// operator named some.
+// fieldValue is the request's value for a field that Vary names.
 func (q *request) fieldValue(name string) string {
-	lines := q.header[name]
-	switch name {
-	case "Accept-Encoding":
-		return reduceEncoding(lines)
-	case "Accept":
-		if reduced := reduceAccept(lines, q.mediaTypes); reduced != "" {
-			return reduced
-		}
-	}
-	switch len(lines) {
-	case 0:
-		return ""
-	case 1:
-		return strings.TrimSpace(lines[0])
-	}
-	trimmed := make([]string, len(lines))
-	for i, line := range lines {
-		trimmed[i] = strings.TrimSpace(line)
-	}
-	return strings.Join(trimmed, ", ")
+	return rules.FieldValue(q.header, name, q.mediaTypes)
 }
 
 // fieldValues are a request's values for several fields.
@@ -76,19 +54,6 @@ func (q *request) fieldValues(names []string) []string {
 		values[i] = q.fieldValue(name)
 	}
 	return values
-}
-
-// fieldNames reads a field that lists field names, such as Vary.
-func fieldNames(lines []string) []string {
-	var names []string
-	for _, line := range lines {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				names = append(names, http.CanonicalHeaderKey(name))
-			}
-		}
-	}
-	return names
 }
 
 // inBothSpellings adds the names with "_" for "-". To a service behind CGI or
@@ -108,7 +73,7 @@ func inBothSpellings(names []string) []string {
 func (q *request) flightKey(page *Page) flightKey {
 	vary := []string{"Accept-Encoding"}
 	if page != nil {
-		vary = page.entries[0].terms.vary
+		vary = page.entries[0].terms.Vary
 	}
 	return flightKey{q.key, strings.Join(slices.Concat(vary, q.fieldValues(vary)), "\n")}
 }

@@ -61,7 +61,7 @@ func (c *Cache) mayWait(q *request, page *Page) bool {
 		return false
 	}
 	e := page.match(q)
-	return !q.credentials || e != nil && e.permits(q)
+	return !q.Credentials || e != nil && e.permits(q)
 }
 
 // lead makes the fetch that others wait for.

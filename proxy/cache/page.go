@@ -37,7 +37,7 @@ func (p *Page) match(q *request) *Entry {
 }
 
 func (e *Entry) matches(q *request) bool {
-	for i, name := range e.terms.vary {
+	for i, name := range e.terms.Vary {
 		if q.fieldValue(name) != e.varied[i] {
 			return false
 		}
@@ -124,12 +124,12 @@ func (e *Entry) supersedes(other *Entry) bool {
 }
 
 func (e *Entry) sameVariant(other *Entry) bool {
-	return slices.Equal(e.terms.vary, other.terms.vary) && slices.Equal(e.varied, other.varied)
+	return slices.Equal(e.terms.Vary, other.terms.Vary) && slices.Equal(e.varied, other.varied)
 }
 
 // useless is when an entry can serve no request any more: after its lifetime
 // and the larger of its windows. keep is the window of the configuration.
 func (e *Entry) useless(keep time.Duration) time.Time {
-	window := max(e.terms.whileRevalidate, e.terms.ifError, keep)
-	return e.received.Add(e.terms.lifetime - e.terms.initialAge + window)
+	window := max(e.terms.WhileRevalidate, e.terms.IfError, keep)
+	return e.received.Add(e.terms.Lifetime - e.terms.InitialAge + window)
 }

@@ -6,6 +6,14 @@ import (
 	"walcache/proxy/coherence"
 )
 
+// Why an answer is not stored, beside the reasons of rules.Policy.
+const (
+	refusedUnproven = "unproven" // nobody knows as of when it is
+	refusedBlind    = "blind"    // it may depend on a table whose changes are not seen
+	refusedOff      = "off"
+	refusedBroken   = "broken" // its body came to no end
+)
+
 // provenance is what an answer was made from: as of when, and what it depends
 // on.
 type provenance struct {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // request is what the cache needs to know of a request.
@@ -14,10 +15,8 @@ type request struct {
 	key    Key
 	head   bool
 	header http.Header // as the upstream gets it
-	asks   directives
-	// Which of the fields that may say who is asking are there.
-	authorization bool
-	credentials   bool // Authorization, a Cookie that is not ignored, or a private field
+	asks   rules.Directives
+	rules.Asker
 
 	mediaTypes []string // that Accept is reduced to
 }
@@ -26,17 +25,17 @@ type request struct {
 func (c *Cache) newRequest(r *http.Request, v origin.View) request {
 	h := endToEnd(r.Header)
 	q := request{
-		view:          v,
-		key:           Key{v.Scheme, v.Host, v.Target},
-		head:          r.Method == http.MethodHead,
-		header:        h,
-		asks:          asks(h),
-		authorization: len(h["Authorization"]) > 0,
-		mediaTypes:    c.mediaTypes,
+		view:       v,
+		key:        Key{v.Scheme, v.Host, v.Target},
+		head:       r.Method == http.MethodHead,
+		header:     h,
+		asks:       rules.Asks(h),
+		mediaTypes: c.mediaTypes,
 	}
-	q.credentials = q.authorization || c.hasCookie(h["Cookie"])
+	q.Authorization = len(h["Authorization"]) > 0
+	q.Credentials = q.Authorization || c.hasCookie(h["Cookie"])
 	for _, name := range c.privateHeaders {
-		q.credentials = q.credentials || len(h[name]) > 0
+		q.Credentials = q.Credentials || len(h[name]) > 0
 	}
 	return q
 }
@@ -45,7 +44,7 @@ func (c *Cache) newRequest(r *http.Request, v origin.View) request {
 // that Connection names (RFC 9110, section 7.6.1). Or a client could have the
 // answer to a request without a field stored as that to a request with it.
 func endToEnd(h http.Header) http.Header {
-	named := fieldNames(h["Connection"])
+	named := rules.FieldNames(h["Connection"])
 	if !slices.ContainsFunc(named, func(name string) bool { return h[name] != nil }) {
 		return h
 	}
@@ -56,23 +55,9 @@ func endToEnd(h http.Header) http.Header {
 	return h
 }
 
-// asks reads the directives of a request. Pragma counts only where there is no
-// Cache-Control (RFC 9111, section 5.4).
-func asks(h http.Header) directives {
-	lines := h["Cache-Control"]
-	if len(lines) > 0 {
-		return parseCacheControl(lines)
-	}
-	d := newDirectives()
-	for _, line := range h["Pragma"] {
-		d.noCache = d.noCache || strings.Contains(strings.ToLower(line), "no-cache")
-	}
-	return d
-}
-
 // wantsProof reports whether a client asks for an answer that its origin
 // vouches for: no-cache, max-age=0 or Pragma.
-func (q *request) wantsProof() bool { return q.asks.noCache || q.asks.maxAge == 0 }
+func (q *request) wantsProof() bool { return q.asks.NoCache || q.asks.MaxAge == 0 }
 
 // hasCookie reports whether there is a cookie that is not ignored.
 func (c *Cache) hasCookie(lines []string) bool {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"walcache/proxy/coherence"
+	"walcache/proxy/rules"
 )
 
 // Why a request is not answered from what is stored, as Cache-Status and the
@@ -42,8 +43,8 @@ func (tol tolerance) window() time.Duration { return max(tol.grace, tol.changedI
 // stand is the decision whether a stored answer may be used, from its age, the
 // verdict on its dependencies, and the time since its data was read (negative
 // if that is not known).
-func (tol tolerance) stand(t terms, age time.Duration, verdict coherence.Verdict, sinceRead time.Duration) standing {
-	late := age - t.lifetime
+func (tol tolerance) stand(t rules.Terms, age time.Duration, verdict coherence.Verdict, sinceRead time.Duration) standing {
+	late := age - t.Lifetime
 	expired := late >= 0
 	readWithin := func(window time.Duration) bool { return sinceRead >= 0 && sinceRead < window }
 	switch {
@@ -51,8 +52,8 @@ func (tol tolerance) stand(t terms, age time.Duration, verdict coherence.Verdict
 		return standing{fresh: true}
 	case verdict == coherence.Fresh:
 		return standing{
-			whileRefreshing: late < t.whileRevalidate,
-			ifError:         late < t.ifError,
+			whileRefreshing: late < t.WhileRevalidate,
+			ifError:         late < t.IfError,
 			reason:          missExpired,
 		}
 	}
@@ -68,17 +69,17 @@ func (tol tolerance) stand(t terms, age time.Duration, verdict coherence.Verdict
 // everyone may not be the one for this user.
 func (e *Entry) permits(q *request) bool {
 	switch {
-	case q.authorization:
-		return e.terms.forAuthorized
-	case q.credentials:
-		return e.terms.explicit
+	case q.Authorization:
+		return e.terms.ForAuthorized
+	case q.Credentials:
+		return e.terms.Explicit
 	}
 	return true
 }
 
 // stand judges an entry at a moment.
 func (c *Cache) stand(e *Entry, now time.Time) standing {
-	sinceRead := unset
+	sinceRead := rules.Unset
 	if !e.readAt.IsZero() {
 		sinceRead = now.Sub(e.readAt)
 	}

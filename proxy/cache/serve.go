@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // answer is a response made from an entry, ready to be sent by any means. What
@@ -20,7 +21,7 @@ type answer struct {
 // answer makes the response to a request, a 304 if the client has it already
 // (RFC 9110, section 13.2.1: only in place of a success).
 func (e *Entry) answer(h http.Header, age, cacheStatus []string) answer {
-	if e.status == http.StatusOK && notModified(h, e.etag, e.lastModified) {
+	if e.status == http.StatusOK && rules.NotModified(h, e.etag, e.lastModified) {
 		return answer{http.StatusNotModified, e.notModified, age, cacheStatus, nil}
 	}
 	return answer{e.status, e.fields, age, cacheStatus, e.body}
@@ -67,7 +68,7 @@ func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) (
 
 // hitStatus is our member of Cache-Status for a hit.
 func hitStatus(e *Entry, now time.Time, detail string) string {
-	ttl := int64((e.terms.lifetime - e.age(now)) / time.Second)
+	ttl := int64((e.terms.Lifetime - e.age(now)) / time.Second)
 	return origin.Pseudonym + "; hit; ttl=" + strconv.FormatInt(ttl, 10) + "; detail=" + detail
 }
 

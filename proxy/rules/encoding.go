@@ -1,4 +1,4 @@
-package cache
+package rules
 
 import (
 	"strconv"
@@ -10,11 +10,11 @@ var codings = [...]string{"zstd", "br", "gzip", "identity"}
 
 const identity = len(codings) - 1
 
-// reduceEncoding reduces an Accept-Encoding field to the one coding that it
+// ReduceEncoding reduces an Accept-Encoding field to the one coding that it
 // ranks highest (RFC 9110, section 12.5.3), so that a page has a handful of
 // variants and not one for each way in which browsers write the field.
 // Identity is last unless the field gives it a weight.
-func reduceEncoding(lines []string) string {
+func ReduceEncoding(lines []string) string {
 	weights := [len(codings)]int{-1, -1, -1, -1}
 	other := -1
 	for _, rest := range lines {

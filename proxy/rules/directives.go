@@ -1,7 +1,8 @@
-package cache
+package rules
 
 import (
 	"iter"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -9,55 +10,55 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// directives are those of Cache-Control that the cache acts on (RFC 9111,
+// Directives are those of Cache-Control that the cache acts on (RFC 9111,
 // section 5.2). A time that is not given is unset; one that cannot be read is
 // 0, because freshness that is not understood is none (section 4.2.1).
-type directives struct {
-	noStore, noCache, private, public bool
-	mustRevalidate, proxyRevalidate   bool
-	onlyIfCached                      bool
-	maxAge, sMaxAge                   time.Duration
-	whileRevalidate, ifError          time.Duration // RFC 5861
+type Directives struct {
+	NoStore, NoCache, Private, Public bool
+	MustRevalidate, ProxyRevalidate   bool
+	OnlyIfCached                      bool
+	MaxAge, SMaxAge                   time.Duration
+	WhileRevalidate, IfError          time.Duration // RFC 5861
 }
 
-const unset time.Duration = -1
+const Unset time.Duration = -1
 
-func newDirectives() directives {
-	return directives{maxAge: unset, sMaxAge: unset, whileRevalidate: unset, ifError: unset}
+func newDirectives() Directives {
+	return Directives{MaxAge: Unset, SMaxAge: Unset, WhileRevalidate: Unset, IfError: Unset}
 }
 
 // set takes in one directive. private and no-cache count in full also where
 // they name fields: the cache keeps an answer whole or not at all.
-func (d *directives) set(name, value string) {
+func (d *Directives) set(name, value string) {
 	switch name {
 	case "no-store":
-		d.noStore = true
+		d.NoStore = true
 	case "no-cache":
-		d.noCache = true
+		d.NoCache = true
 	case "private":
-		d.private = true
+		d.Private = true
 	case "public":
-		d.public = true
+		d.Public = true
 	case "must-revalidate":
-		d.mustRevalidate = true
+		d.MustRevalidate = true
 	case "proxy-revalidate":
-		d.proxyRevalidate = true
+		d.ProxyRevalidate = true
 	case "only-if-cached":
-		d.onlyIfCached = true
+		d.OnlyIfCached = true
 	case "max-age":
-		lower(&d.maxAge, value)
+		lower(&d.MaxAge, value)
 	case "s-maxage":
-		lower(&d.sMaxAge, value)
+		lower(&d.SMaxAge, value)
 	case "stale-while-revalidate":
-		lower(&d.whileRevalidate, value)
+		lower(&d.WhileRevalidate, value)
 	case "stale-if-error":
-		lower(&d.ifError, value)
+		lower(&d.IfError, value)
 	}
 }
 
 // lower sets a time; of several the shortest counts.
 func lower(d *time.Duration, seconds string) {
-	if t := deltaSeconds(seconds); *d == unset || t < *d {
+	if t := deltaSeconds(seconds); *d == Unset || t < *d {
 		*d = t
 	}
 }
@@ -77,11 +78,25 @@ func deltaSeconds(s string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// parseCacheControl reads the lines of a Cache-Control field.
-func parseCacheControl(lines []string) directives {
+// ParseCacheControl reads the lines of a Cache-Control field.
+func ParseCacheControl(lines []string) Directives {
 	d := newDirectives()
 	for name, value := range members(lines) {
 		d.set(strings.ToLower(name), value)
+	}
+	return d
+}
+
+// Asks reads the directives of a request. Pragma counts only where there is no
+// Cache-Control (RFC 9111, section 5.4).
+func Asks(h http.Header) Directives {
+	lines := h["Cache-Control"]
+	if len(lines) > 0 {
+		return ParseCacheControl(lines)
+	}
+	d := newDirectives()
+	for _, line := range h["Pragma"] {
+		d.NoCache = d.NoCache || strings.Contains(strings.ToLower(line), "no-cache")
 	}
 	return d
 }
@@ -129,10 +144,10 @@ func cutMember(s string) (member, rest string) {
 	return s, ""
 }
 
-// parseTargeted reads CDN-Cache-Control. ok is false if it says nothing or is
+// ParseTargeted reads CDN-Cache-Control. ok is false if it says nothing or is
 // no structured dictionary, and then it counts for nothing as a whole (RFC
 // 9213, section 2.2).
-func parseTargeted(lines []string) (d directives, ok bool) {
+func ParseTargeted(lines []string) (d Directives, ok bool) {
 	d = newDirectives()
 	dict, err := httpsfv.UnmarshalDictionary(lines)
 	if err != nil || len(dict.Names()) == 0 {

@@ -1,4 +1,4 @@
-package cache
+package rules
 
 import "strings"
 
@@ -22,12 +22,12 @@ func (a liking) less(b liking) bool {
 	return a.place > b.place
 }
 
-// reduceAccept reduces an Accept field to the one of several media types that it
+// ReduceAccept reduces an Accept field to the one of several media types that it
 // ranks first (RFC 9110, section 12.5.1): by weight, then the one that it names
 // more exactly, then the one that it names first. It is "" where that is none, or
 // two of them by the same range, as with */*, or one with parameters: what it asks
 // for beside the type would be lost, and its answer others'.
-func reduceAccept(lines []string, types []string) (first string) {
+func ReduceAccept(lines []string, types []string) (first string) {
 	var best liking
 	for _, t := range types {
 		switch l := like(lines, t); {

@@ -1,4 +1,4 @@
-package cache
+package rules
 
 import (
 	"net/http"
@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// notModified evaluates a client's preconditions on the answer that it would
+// NotModified evaluates a client's preconditions on the answer that it would
 // get (RFC 9110, section 13.2.2, and RFC 9111, section 4.3.2): true means that
 // it has that answer already.
-func notModified(h http.Header, etag string, lastModified time.Time) bool {
+func NotModified(h http.Header, etag string, lastModified time.Time) bool {
 	if lines := h["If-None-Match"]; len(lines) > 0 {
 		return etagListed(lines, etag)
 	}

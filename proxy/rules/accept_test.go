@@ -1,4 +1,4 @@
-package cache
+package rules
 
 import "testing"
 
@@ -26,15 +26,15 @@ func TestReduceAccept_IsTheTypeThatItRanksFirst(t *testing.T) {
 		"text/html;level=1, text/html":                      "",
 		"application/json;version=1;q=0.1, text/html;q=0.2": "text/html",
 	} {
-		if got := reduceAccept([]string{field}, types); got != want {
+		if got := ReduceAccept([]string{field}, types); got != want {
 			t.Errorf("%q is reduced to %q, not %q", field, got, want)
 		}
 	}
-	if got := reduceAccept([]string{"text/html;q=0.1", "application/json"}, types); got != "application/json" {
+	if got := ReduceAccept([]string{"text/html;q=0.1", "application/json"}, types); got != "application/json" {
 		t.Errorf("of two lines %q counts", got)
 	}
 	field := []string{"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
-	if n := testing.AllocsPerRun(100, func() { reduceAccept(field, types) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { ReduceAccept(field, types) }); n != 0 {
 		t.Errorf("it allocates %v times", n)
 	}
 }
