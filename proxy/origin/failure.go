@@ -23,8 +23,16 @@ func (f *Failure) Error() string { return fmt.Sprintf("%d: %v", f.Status, f.Err)
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// failure sorts the errors of a round trip.
+// failure sorts the errors of a round trip. One that has a status is about the
+// client's own request: its body broke a rule, or came to a stop, on its way.
 func failure(err error) *Failure {
+	var clients interface {
+		error
+		Status() int
+	}
+	if errors.As(err, &clients) {
+		return &Failure{Status: clients.Status(), Err: err}
+	}
 	var timed net.Error
 	if errors.As(err, &timed) && timed.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		return &Failure{Status: http.StatusGatewayTimeout, Err: err}
@@ -33,7 +41,8 @@ func failure(err error) *Failure {
 }
 
 var advice = map[int]string{
-	http.StatusBadRequest:         "The request target cannot be forwarded as it is. Use the form /path?query, with every special character percent-encoded.",
+	http.StatusBadRequest:         "The request cannot be forwarded as it is. Use a target of the form /path?query, with every special character percent-encoded, and a body of the length that its header says.",
+	http.StatusRequestTimeout:     "The body of the request came to a stop. Send it again without pauses.",
 	http.StatusBadGateway:         "The proxy got no answer from the service behind it. Check that the service is running, and that the proxy's upstream address is its address.",
 	http.StatusServiceUnavailable: "Too many requests are waiting for the service behind the proxy. Try again in a moment; if it lasts, look for slow requests in the service.",
 	http.StatusGatewayTimeout:     "The service behind the proxy did not answer in time. Check whether it, or the database behind it, is overloaded.",

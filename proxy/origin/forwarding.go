@@ -47,7 +47,8 @@ func (v *View) believe(h http.Header) {
 		case replaces:
 			v.Overridden = true
 		case describes:
-			also = append(also, name+": "+strings.Join(values, ", "))
+			// In lines, as sent: of several, some services read the first and some all.
+			also = append(also, name+": "+strings.Join(values, "\n"+name+": "))
 		}
 	}
 	slices.Sort(also)
@@ -73,8 +74,13 @@ const (
 	describes             // says how the request came
 	locates               // says from which address, and by way of which
 	replaces              // can make a service answer another request than the one it got
-	internal              // said between proxy and service only
+	internal              // said by this proxy alone: to its service, or by its operators to it
 )
+
+// OperatorToken is the field in which operators send the admin token to the
+// proxy's own port. It is a field of its own because Authorization there is for
+// the service, which must never see this one.
+const OperatorToken = "X-Walcache-Token"
 
 // forwardingKind sorts header fields. Names are compared as CGI and WSGI see
 // them, where "_" and "-" are one, so that X_Forwarded_For does not slip past.
@@ -85,9 +91,9 @@ func forwardingKind(name string) kind {
 	switch name {
 	case "X-Real-Ip", "X-Forwarded-For":
 		return locates
-	case "Forwarded", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Host":
+	case "Forwarded", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Host":
 		return replaces
-	case "As-Of-Lsn", "Min-Lsn", "Cache-Groups":
+	case "As-Of-Lsn", "Min-Lsn", "Cache-Groups", "Cache-Group-Invalidation", "Cdn-Cache-Control", OperatorToken, RequestID, traceParent, traceState:
 		return internal
 	}
 	if strings.HasPrefix(name, "X-Forwarded-") {

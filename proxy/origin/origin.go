@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
@@ -71,14 +72,16 @@ func New(c Config) (*Origin, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	o.transport = &http.Transport{
-		DialContext:           dial,
+		DialContext:           reusing(dial),
 		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: c.Timeout,
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
 		MaxIdleConnsPerHost:   256,
-		DisableCompression:    true,
-		Protocols:             &protocols,
+		// More is more than other processes take from Redis, and counts in memory.
+		MaxResponseHeaderBytes: 256 << 10,
+		DisableCompression:     true,
+		Protocols:              &protocols,
 	}
 	o.proxy = &httputil.ReverseProxy{
 		Rewrite:        o.rewrite,
@@ -107,6 +110,7 @@ type Exchange struct {
 	Failed func(w http.ResponseWriter, err error)
 
 	url *url.URL
+	id  []string // of the request, as the upstream gets it; nil until then
 }
 
 type exchangeKey struct{}
@@ -123,7 +127,8 @@ func (o *Origin) Forward(w http.ResponseWriter, r *http.Request, v View, x *Exch
 		return
 	}
 	x.url = u
-	o.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	ctx := httptrace.WithClientTrace(context.WithValue(r.Context(), exchangeKey{}, x), taking)
+	o.proxy.ServeHTTP(w, r.WithContext(ctx))
 }
 
 func (o *Origin) rewrite(p *httputil.ProxyRequest) {
@@ -134,6 +139,7 @@ func (o *Origin) rewrite(p *httputil.ProxyRequest) {
 		p.Out.Host = o.host
 	}
 	o.setForwarding(p)
+	x.setTrace(p)
 	if strings.EqualFold(p.Out.Header.Get("Upgrade"), "h2c") {
 		// HTTP/2 inside the connection would carry requests past all of this. RFC
 		// 9113, section 3.1, has no such upgrade any more.
@@ -159,22 +165,29 @@ func (o *Origin) respond(res *http.Response) error {
 		return errStatusCode
 	}
 	res.Header.Add("Via", via(res.ProtoMajor, res.ProtoMinor))
-	if err := exchangeOf(res.Request).Response(res); err != nil {
+	x := exchangeOf(res.Request)
+	giveBack := x.takeTrace(res.Header)
+	if err := x.Response(res); err != nil {
 		return declined{err}
 	}
+	giveBack()
 	return nil
 }
 
 func (o *Origin) fail(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
+	if x.id != nil {
+		w.Header()[RequestID] = x.id
+	}
 	if d, ok := err.(declined); ok {
 		x.Failed(w, d.error)
 		return
 	}
-	if !errors.Is(err, context.Canceled) {
+	f := failure(err)
+	if upstreams := f.Status != http.StatusBadRequest && f.Status != http.StatusRequestTimeout; upstreams && !errors.Is(err, context.Canceled) {
 		o.outage.count(o.authority, err)
 	}
-	x.Failed(w, failure(err))
+	x.Failed(w, f)
 }
 
 // via is a member of the Via field for a message that came by a version of HTTP.
