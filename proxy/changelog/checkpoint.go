@@ -123,7 +123,7 @@ func (c *checkpoint) facts() coherence.Checkpoint {
 			for len(d.rest) > 0 {
 				slot := next + coherence.Hash(d.uvarint())
 				at := c.known - coherence.LSN(d.varint())
-				if d.err != nil || slot >= coherence.Hash(c.slots) || !yield(coherence.Change{Hash: slot, At: at}) {
+				if d.err != nil || !yield(coherence.Change{Hash: slot, At: at}) {
 					return
 				}
 				next = slot + 1

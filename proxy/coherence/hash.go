@@ -1,9 +1,38 @@
 package coherence
 
-// Hash names a tag or a floor in records and in the tracker, where a name
-// would be too long. Two names with one hash make an answer stale too early
-// and never too late.
+import (
+	"fmt"
+	"strconv"
+)
+
+// Hash names a tag, a floor, a page or a group in records and in the tracker,
+// where a name would be too long. Two names with one hash make an answer stale
+// too early and never too late.
+//
+// Invariant: what a client can have named moves no tag and no floor. The hash is
+// no secret: whoever may send a POST could find a URL whose hash falls to the slot
+// of "*", and each request to it would make everything stale. So the hashes of
+// pages and groups have a bit that no other has, and slots of their own. Kept by
+// sum, named and epoch.slot; see TestTracker_WhatClientsNameMovesNoTag.
 type Hash uint64
+
+// byName is the bit of pages and groups.
+const byName Hash = 1 << 63
+
+// IsNamed reports whether it is the hash of a page or a group.
+func (h Hash) IsNamed() bool { return h&byName != 0 }
+
+// Text writes a hash as ParseNamed reads it.
+func (h Hash) Text() string { return fmt.Sprintf("%016x", uint64(h)) }
+
+// ParseNamed reads the hash of a page or a group, and of nothing else.
+func ParseNamed(s string) (Hash, error) {
+	n, err := strconv.ParseUint(s, 16, 64)
+	if h := Hash(n); err == nil && h.IsNamed() && h.Text() == s {
+		return h, nil
+	}
+	return 0, fmt.Errorf("%.20q is not the hash of a page or a group", s)
+}
 
 // Everything is the floor of the whole database, above every table's.
 const Everything = "*"
@@ -24,7 +53,12 @@ func ColumnFloor(table, column string) Hash {
 
 // PageHash is what the answers of one URL depend on beside their data, so that
 // a single page can be purged.
-func PageHash(url string) Hash { return start.text("@" + url).sum() }
+func PageHash(url string) Hash { return start.text("@" + url).named() }
+
+// GroupHash is what the answers of an origin in a group depend on (RFC 9875,
+// section 2.1). An origin is a scheme and a host as PageHash has them. The group
+// may have the name of a table; it is another thing.
+func GroupHash(origin, group string) Hash { return start.text("&" + origin + " " + group).named() }
 
 // RowHasher hashes the tags of one column without writing them out: RowHasher
 // of (table, column) applied to a value is RowTag(table, column, value).Hash().
@@ -72,5 +106,7 @@ func (d digest) sum() Hash {
 	d *= 0xff51afd7ed558ccd
 	d ^= d >> 33
 	d *= 0xc4ceb9fe1a85ec53
-	return Hash(d ^ d>>33)
+	return Hash(d^d>>33) &^ byName
 }
+
+func (d digest) named() Hash { return d.sum() | byName }

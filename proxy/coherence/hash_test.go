@@ -33,10 +33,27 @@ func TestHash_TagsAndFloorsDiffer(t *testing.T) {
 		"table": TableTag("t").Hash(), "floor": TableFloor("t"), "other floor": TableFloor("u"),
 		"column floor": ColumnFloor("t", "c"), "other column floor": ColumnFloor("t", "d"),
 		"row": RowTag("t", "c", "1").Hash(), "empty row": RowTag("t", "c", "").Hash(),
+		"page": PageHash("http://t"), "group": GroupHash("http://t", "t"), "other origin": GroupHash("https://t", "t"),
+		"group that is a table": GroupHash("", "t"), "group that is a URL": GroupHash("", "http://t"),
 	} {
 		if other, taken := seen[h]; taken {
 			t.Errorf("%s and %s have one hash", name, other)
 		}
 		seen[h] = name
+	}
+}
+
+func TestParseNamed_ReadsPagesAndGroupsAlone(t *testing.T) {
+	for _, h := range []Hash{PageHash("http://a/"), GroupHash("http://a", "b"), 1 << 63} {
+		if got, err := ParseNamed(h.Text()); err != nil || got != h {
+			t.Errorf("%s is read as %x, %v", h.Text(), got, err)
+		}
+	}
+	for _, text := range []string{
+		"", "0", "*", Any.Hash().Text(), TableFloor("t").Text(), "8000000000000000 ", "+800000000000000", "80000000000000000", "800000000000000A",
+	} {
+		if h, err := ParseNamed(text); err == nil {
+			t.Errorf("%q is read as %x", text, h)
+		}
 	}
 }

@@ -42,7 +42,7 @@ type Checkpoint struct {
 	Epoch          string
 	Known, Visible LSN
 	Slots          int              // a power of two
-	Changes        iter.Seq[Change] // Hash is the number of a slot
+	Changes        iter.Seq[Change] // Hash is the number of a slot; those from Slots on are of pages and groups
 }
 
 // Past is what is known of the database when a follower of its change stream

@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
-// DefaultSlots is the size of a tracker: 32 MiB.
+// DefaultSlots is the size of a tracker: 32 MiB, and 4 MiB for pages and groups.
 const DefaultSlots = 1 << 22
+
+// namedSlots is how many slots a tracker has for pages and groups, beside so many.
+func namedSlots(slots int) int { return max(slots/8, 1) }
 
 // Tracker is a process's picture of what last changed when. It has a fixed
 // size: a table of LSNs indexed by hash, so that a collision can only make
@@ -35,7 +38,8 @@ type Tracker struct {
 // that order; see TestTracker_BumpsBeforeItKnows.
 type epoch struct {
 	name    string
-	slots   []atomic.Uint64
+	slots   []atomic.Uint64 // those of tags and floors, and then those of pages and groups
+	named   int             // where the latter begin
 	used    atomic.Int64
 	known   atomic.Uint64
 	visible atomic.Uint64
@@ -60,7 +64,7 @@ func (t *Tracker) Begin(name string, at LSN) {
 }
 
 func (t *Tracker) newEpoch(name string) *epoch {
-	return &epoch{name: name, slots: make([]atomic.Uint64, t.slots)}
+	return &epoch{name: name, slots: make([]atomic.Uint64, t.slots+namedSlots(t.slots)), named: t.slots}
 }
 
 // Epoch is the name of the current epoch, or "" before the first.
@@ -101,7 +105,9 @@ func (t *Tracker) Load(c Checkpoint) {
 		e = t.newEpoch(c.Epoch)
 	}
 	for change := range c.Changes {
-		e.raiseAll(change, c.Slots)
+		if change.Hash < Hash(c.Slots+namedSlots(c.Slots)) {
+			e.raiseAll(change, c.Slots)
+		}
 	}
 	raise(&e.known, uint64(c.Known))
 	raise(&e.visible, uint64(c.Visible))
@@ -162,6 +168,26 @@ func (t *Tracker) Wait(ctx context.Context, lsn LSN) error {
 			return ctx.Err()
 		case <-time.After(every):
 		}
+	}
+}
+
+// Outdate makes stale, in this process alone, what depends on one of these hashes
+// and is as of now or before: whoever asks for it next gets what it has become. It
+// is for what somebody has said to have changed and that the change stream has yet
+// to say, with the position that all processes go by.
+//
+// That position is not known, but it will be past all that is known now, and what
+// was read before the call is as of no later than that (see Stamp). So the hashes
+// move to just past it. Data of a source that is ahead of this process is left to
+// the change stream.
+func (t *Tracker) Outdate(hashes ...Hash) {
+	e := t.epoch.Load()
+	if e == nil {
+		return // nothing is fresh here, and nothing can be stored
+	}
+	at := LSN(e.known.Load()) + 1
+	for _, h := range hashes {
+		e.raise(Change{h, at})
 	}
 }
 
@@ -333,10 +359,15 @@ func (t *Tracker) Vouches(now time.Time) bool {
 	return m != nil && since(*m, now) <= t.maxStaleness
 }
 
-func (e *epoch) slot(h Hash) *atomic.Uint64 { return &e.slots[int(h)&(len(e.slots)-1)] }
+func (e *epoch) slot(h Hash) *atomic.Uint64 {
+	if h.IsNamed() {
+		return &e.slots[e.named+int(h)&(len(e.slots)-e.named-1)]
+	}
+	return &e.slots[int(h)&(e.named-1)]
+}
 
 func (e *epoch) raise(c Change) {
-	if raise(e.slot(c.Hash), uint64(c.At)) == 0 {
+	if raise(e.slot(c.Hash), uint64(c.At)) == 0 && !c.Hash.IsNamed() {
 		e.used.Add(1)
 	}
 }
@@ -344,9 +375,13 @@ func (e *epoch) raise(c Change) {
 // raiseAll raises every slot that a hash may have here which has this one in a
 // tracker of so many slots: both numbers are the hash's last bits.
 func (e *epoch) raiseAll(c Change, slots int) {
-	e.raise(c)
-	for h := int(c.Hash) + slots; h < len(e.slots); h += slots {
-		e.raise(Change{Hash: Hash(h), At: c.At})
+	h, all := c.Hash, e.named
+	if h >= Hash(slots) {
+		h, all, slots = h-Hash(slots)|byName, len(e.slots)-e.named, namedSlots(slots)
+	}
+	e.raise(Change{h, c.At})
+	for slot := int(h&^byName) + slots; slot < all; slot += slots {
+		e.raise(Change{Hash(slot) | h&byName, c.At})
 	}
 }
 

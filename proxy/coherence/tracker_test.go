@@ -3,6 +3,7 @@ package coherence
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -349,4 +350,69 @@ func TestTracker_IsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// Whoever finds URLs for every slot there is makes no more stale than pages.
+func TestTracker_WhatClientsNameMovesNoTag(t *testing.T) {
+	now := time.Now()
+	tr := begun(now)
+	deps := append(WholeDatabase(), ColumnFloor("t", "c"))
+	for i := range 1 << 10 {
+		deps = append(deps, RowTag("t", "c", strconv.Itoa(i)).Hash())
+	}
+	var all []Change
+	for i := range 1 << 14 {
+		all = append(all, Change{PageHash(strconv.Itoa(i)), 200}, Change{GroupHash("http://a", strconv.Itoa(i)), 200})
+	}
+	apply(t, tr, Record{Epoch: "e", From: 100, To: 200, Visible: 200, Changes: all})
+	tr.Outdate(PageHash("a"))
+	for _, slots := range []int{1 << 4, 1 << 9, 1 << 10, 1 << 11, 1 << 14} {
+		other := NewTracker(slots, bound)
+		other.Load(tr.Checkpoint())
+		other.Beat("e", now)
+		if v := other.Judge(at(100), deps, now); v != Fresh {
+			t.Errorf("%d slots: tags and floors are %s", slots, v)
+		}
+		for _, c := range all[:100] {
+			if v := other.Judge(at(199), Dependencies{c.Hash}, now); v != Changed {
+				t.Errorf("%d slots: %x is %s", slots, c.Hash, v)
+			}
+		}
+		if p := other.Progress(now); p.Used != 0 {
+			t.Errorf("%d slots: %d are taken for used by tags", slots, p.Used)
+		}
+	}
+}
+
+func TestTracker_OutdatesWhatIsAsOfNowUntilTheChangeStreamGoesOn(t *testing.T) {
+	now := time.Now()
+	tr := NewTracker(1<<10, bound)
+	page, other := PageHash("http://a/1"), PageHash("http://a/2")
+	tr.Outdate(page) // of no epoch
+	tr.Begin("e", 100)
+	tr.Beat("e", now)
+	apply(t, tr, Record{Epoch: "e", From: 100, To: 200, Visible: 150})
+	tr.Outdate(page)
+	for _, c := range []struct {
+		what string
+		as   LSN
+		h    Hash
+		want Verdict
+	}{
+		{"read before", 150, page, Changed},
+		{"as of the latest that is known", 200, page, Changed},
+		{"read once the change stream went on", 201, page, Fresh},
+		{"another page", 150, other, Fresh},
+	} {
+		if v := tr.Judge(at(c.as), Dependencies{c.h}, now); v != c.want {
+			t.Errorf("%s: %s", c.what, v)
+		}
+	}
+	if k := tr.Known(); k != at(200) {
+		t.Errorf("%s is known", k)
+	}
+	apply(t, tr, Record{Epoch: "e", From: 200, To: 300, Visible: 300, Changes: []Change{{page, 300}}})
+	if v := tr.Judge(at(299), Dependencies{page}, now); v != Changed {
+		t.Errorf("read before the message: %s", v)
+	}
 }

@@ -17,6 +17,7 @@ import (
 //	floor <table>  any row of the table may have changed; "*" is all tables
 //	bump <tag>     what the tag names has changed
 //	purge <url>    the stored answers of a URL count no longer
+//	stale <hash>…  nor do those of pages and groups, by their hashes
 //	cache off      nothing is answered from a cache any more, in any process
 //	cache on       until this
 //
@@ -340,12 +341,27 @@ func (t *transaction) announced(line string, notice func(string, error)) {
 		t.add(coherence.Tag(name).Hash())
 	case verb == "purge" && name != "":
 		t.add(coherence.PageHash(name))
+	case verb == "stale" && name != "":
+		t.named(name, notice)
 	case line == "cache off", line == "cache on":
 		off := name == "off"
 		t.off = &off
 	default:
 		notice("logical message not understood", fmt.Errorf("%.100q", line))
 		t.everything()
+	}
+}
+
+// named says that pages and groups have changed, of which these are the hashes.
+func (t *transaction) named(hashes string, notice func(string, error)) {
+	for text := range strings.FieldsSeq(hashes) {
+		h, err := coherence.ParseNamed(text)
+		if err != nil {
+			notice("logical message not understood", err)
+			t.everything()
+			return
+		}
+		t.add(h)
 	}
 }
 

@@ -226,21 +226,27 @@ func TestDecoder_AnAlteredTableRaisesItsFloorUnderBothNames(t *testing.T) {
 
 func TestDecoder_ReadsLogicalMessages(t *testing.T) {
 	floor, all := coherence.TableFloor, coherence.TableFloor(coherence.Everything)
+	one, two := coherence.PageHash("http://a/"), coherence.GroupHash("http://a", "t")
 	for content, want := range map[string][]coherence.Hash{
-		"floor t":                     {floor("t"), coherence.TableTag("t").Hash(), coherence.Any.Hash()},
-		"floor s.u\nfloor t\n":        {floor("s.u"), floor("t")},
-		"floor *":                     {all, coherence.Any.Hash()},
-		"bump t/id=1":                 {rowOne},
-		"purge /a?b=c d":              {coherence.PageHash("/a?b=c d")},
-		"cache off\nbump t/id=1":      {rowOne},
-		" bump t/id=1 \r\n\n floor t": {rowOne, floor("t")},
-		"floor":                       {all},
-		"purge":                       {all},
-		"cache":                       {all},
-		"cache maybe":                 {all},
-		"bump ":                       {all},
-		"bump t/id=1\nfloort":         {rowOne, all},
-		"\x00\xff":                    {all},
+		"floor t":                                {floor("t"), coherence.TableTag("t").Hash(), coherence.Any.Hash()},
+		"floor s.u\nfloor t\n":                   {floor("s.u"), floor("t")},
+		"floor *":                                {all, coherence.Any.Hash()},
+		"bump t/id=1":                            {rowOne},
+		"purge /a?b=c d":                         {coherence.PageHash("/a?b=c d")},
+		"cache off\nbump t/id=1":                 {rowOne},
+		" bump t/id=1 \r\n\n floor t":            {rowOne, floor("t")},
+		"floor":                                  {all},
+		"stale " + one.Text():                    {one},
+		"stale " + one.Text() + " " + two.Text(): {one, two},
+		"stale":                                  {all},
+		"stale " + rowOne.Text():                 {all}, // which only a change of the row moves
+		"stale x":                                {all},
+		"purge":                                  {all},
+		"cache":                                  {all},
+		"cache maybe":                            {all},
+		"bump ":                                  {all},
+		"bump t/id=1\nfloort":                    {rowOne, all},
+		"\x00\xff":                               {all},
 	} {
 		for _, transactional := range []byte{0, 1} {
 			d := newDecoding(t)

@@ -166,6 +166,23 @@ func announce(ctx context.Context, db *pgx.Conn, lines ...string) error {
 	return err
 }
 
+// announceNow sends a line, and returns the position of the message. Everything
+// committed before the call lies before that.
+//
+// The message is not of a transaction, or whoever waits for it would have to wait
+// for a position after a commit that is still to come. But then nothing flushes it,
+// and what is not flushed is not sent: so an empty one comes before it, whose
+// transaction commits after both.
+func announceNow(ctx context.Context, db *pgx.Conn, line string) (coherence.LSN, error) {
+	var lsn string
+	err := db.QueryRow(ctx, "SELECT pg_logical_emit_message(false, $1, $2::text)::text FROM pg_logical_emit_message(true, $1, '')",
+		Prefix, line).Scan(&lsn)
+	if err != nil {
+		return 0, err
+	}
+	return coherence.ParseLSN(lsn)
+}
+
 func insertLSN(ctx context.Context, db *pgx.Conn) (coherence.LSN, error) {
 	var lsn string
 	if err := db.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&lsn); err != nil {
