@@ -62,11 +62,12 @@ test-postman: servers
 measure: servers
 	go test -count=1 -timeout 90m -v ./proxy -run 'TestMeasure' \
 		-measure.log=10m -measure.entries=1000000 -measure.frozen=10s -measure.restarts=5 \
-		-measure.drain=1000000 -measure.drain-rounds=3 -measure.each=3s -measure.rows=10000
+		-measure.drain=1000000 -measure.drain-rounds=3 -measure.each=3s -measure.rows=10000 \
+		-measure.body=2147483648 -measure.events=60s
 	go test -count=1 -timeout 10m -v ./proxy -run 'TestWrites' -writes.count=1000 -writes.wait=50ms
 
 bench:
-	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/coherence ./proxy/replication ./backend/api
+	go test -run '^$$' -bench . -benchmem ./proxy/cache ./proxy/wire ./proxy/coherence ./proxy/replication ./backend/api
 
 generated:
 	go generate ./...

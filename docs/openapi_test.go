@@ -42,7 +42,7 @@ type contract struct {
 // the objects of which the document says what they hold by name
 // (additionalProperties), which the validator's strict mode takes no notice of.
 var free = func() (paths []string) {
-	for _, object := range []string{"hits", "misses", "stale", "bypassed", "refused", "hits_turned_into_misses", "misses_by_reason", "dropped",
+	for _, object := range []string{"hits", "misses", "stale", "leases", "bypassed", "refused", "hits_turned_into_misses", "misses_by_reason", "dropped",
 		"statuses", "varied", "keyspace_info", "parts"} {
 		paths = append(paths, "$.body.**."+object+".*", "$.body."+object+".*", "$.body[*].**."+object+".*", "$.body[*]."+object+".*")
 	}

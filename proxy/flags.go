@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
 
+	"walcache/proxy/accesslog"
 	"walcache/proxy/cache"
 	"walcache/proxy/origin"
 	"walcache/proxy/redisurl"
@@ -36,6 +37,10 @@ func serveFlags() []cli.Flag {
 	return slices.Concat(databaseFlags(), listenerFlags(), redisFlags(), cacheFlags(), adminPortFlags(), manageFlags(), []cli.Flag{
 		&cli.StringFlag{Name: "addr", Category: whereCategory, Value: ":8001", EnvVars: []string{"ADDR"},
 			Usage: "`HOST:PORT` that clients point at"},
+		&cli.StringFlag{Name: "tls-cert", Category: whereCategory, EnvVars: []string{"TLS_CERT"},
+			Usage: "PEM `FILE` with the certificate and its chain: clients then use https, with HTTP/2 or HTTP/1.1; read again when it changes"},
+		&cli.StringFlag{Name: "tls-key", Category: whereCategory, EnvVars: []string{"TLS_KEY"},
+			Usage: "PEM `FILE` with the key of that certificate"},
 		&cli.BoolFlag{Name: "listen", Category: databaseCategory, Value: true, EnvVars: []string{"LISTEN"},
 			Usage: "take part in following the database; false leaves that to others (proxy listen), and needs --redis-url"},
 		&cli.BoolFlag{Name: "no-coherence", Category: freshnessCategory, EnvVars: []string{"NO_COHERENCE"},
@@ -115,6 +120,10 @@ func cacheFlags() []cli.Flag {
 			Usage: "serve a changed answer whose data was read this recently while one request refreshes it; at most --max-staleness"},
 		&cli.DurationFlag{Name: "serve-changed-if-error", Category: freshnessCategory, EnvVars: []string{"SERVE_CHANGED_IF_ERROR"},
 			Usage: "serve a changed answer up to this old while the service fails, marked in Cache-Status"},
+		&cli.DurationFlag{Name: "serve-expired-if-error", Category: freshnessCategory, Value: time.Minute, EnvVars: []string{"SERVE_EXPIRED_IF_ERROR"},
+			Usage: "serve an answer that has not changed this long past its lifetime while the service does not answer at all, unless the answer forbids it; 0 is never"},
+		&cli.StringFlag{Name: "client-cache-control", Category: freshnessCategory, Value: "proven", EnvVars: []string{"CLIENT_CACHE_CONTROL"},
+			Usage: "`HOW` a client's no-cache and max-age=0 count: proven answers them from what is proven fresh, and fetches anew where nothing is; honour always fetches anew"},
 		&cli.DurationFlag{Name: "write-wait", Category: freshnessCategory, Value: 50 * time.Millisecond, EnvVars: []string{"WRITE_WAIT"},
 			Usage: "hold the answer to a write until this proxy knows of it, at most this long, so that clients read their own writes; 0 is off"},
 		&cli.DurationFlag{Name: "ttl", Category: storingCategory, Value: 15 * time.Minute, EnvVars: []string{"TTL"},
@@ -125,10 +134,14 @@ func cacheFlags() []cli.Flag {
 			Usage: "`BYTES` for stored answers, headers, keys and index included"},
 		&cli.GenericFlag{Name: "max-object", Category: storingCategory, Value: newBytes("8MiB"), EnvVars: []string{"MAX_OBJECT"},
 			Usage: "`BYTES` of the largest body that is stored"},
+		&cli.BoolFlag{Name: "compress", Category: storingCategory, Value: true, EnvVars: []string{"COMPRESS"},
+			Usage: "keep text that the service sends uncompressed in zstd, br and gzip too, as clients ask for them, so that a hit sends fewer bytes and compresses nothing"},
 		&cli.StringFlag{Name: "bypass", Category: storingCategory, EnvVars: []string{"BYPASS"},
 			Usage: "`PATHS`, comma-separated, that pass through, such as /admin/*,/cart*"},
 		&cli.StringFlag{Name: "ignore-cookies", Category: storingCategory, EnvVars: []string{"IGNORE_COOKIES"},
 			Usage: "`GLOBS`, comma-separated, of cookies that do not make a request personal, such as _ga*"},
+		&cli.StringFlag{Name: "ignore-query", Category: storingCategory, EnvVars: []string{"IGNORE_QUERY"},
+			Usage: "`GLOBS`, comma-separated, of query parameters that change no answer, such as utm_*,gclid; they are neither sent on nor make another page of a URL"},
 		&cli.StringFlag{Name: "vary-accept", Category: storingCategory, EnvVars: []string{"VARY_ACCEPT"},
 			Usage: "media `TYPES`, comma-separated, that the service chooses from by Accept, such as application/json,text/html; requests that rank the same one first share an answer"},
 		&cli.StringFlag{Name: "private-headers", Category: storingCategory, Value: strings.Join(cache.Defaults().PrivateHeaders, ","), EnvVars: []string{"PRIVATE_HEADERS"},
@@ -145,6 +158,8 @@ func cacheFlags() []cli.Flag {
 			Usage: "`HOST` to send instead of the client's"},
 		&cli.StringFlag{Name: "trusted-proxies", Category: upstreamCategory, EnvVars: []string{"TRUSTED_PROXIES"},
 			Usage: "`CIDRS`, comma-separated, of proxies before this one whose X-Forwarded-* are passed on"},
+		&cli.StringFlag{Name: "access-log", Category: adminCategory, EnvVars: []string{"ACCESS_LOG"},
+			Usage: "`FILE` that gets a line of JSON for each request, without anything secret; - is standard output. SIGHUP reopens it"},
 	}
 }
 
@@ -206,6 +221,9 @@ func serveOptions(c *cli.Context) (o options, err error) {
 		return o, err
 	}
 	o.addr = c.String("addr")
+	if err := o.tlsOptions(c); err != nil {
+		return o, err
+	}
 	if err := o.adminOptions(c); err != nil {
 		return o, err
 	}
@@ -307,12 +325,15 @@ func cacheOptions(c *cli.Context) (o options, err error) {
 	o.cache = cache.Config{
 		TTL: c.Duration("ttl"), MaxTTL: c.Duration("max-ttl"), MaxObject: bytesOf(c, "max-object"),
 		Grace: c.Duration("grace"), ServeChangedIfError: c.Duration("serve-changed-if-error"),
-		WriteWait: c.Duration("write-wait"), TrustTags: c.String("tags") == "trust",
+		ExpiredIfError: c.Duration("serve-expired-if-error"),
+		WriteWait:      c.Duration("write-wait"), TrustTags: c.String("tags") == "trust", Compress: c.Bool("compress"),
 		MaxFetches: c.Int("max-fetches"), QueueTimeout: c.Duration("queue-timeout"),
-		Bypass: list(c, "bypass"), IgnoreCookies: list(c, "ignore-cookies"),
+		Bypass: list(c, "bypass"), IgnoreCookies: list(c, "ignore-cookies"), IgnoreQuery: list(c, "ignore-query"),
+		HonourClients:  c.String("client-cache-control") == "honour",
 		MediaTypes:     list(c, "vary-accept"),
 		PrivateHeaders: list(c, "private-headers"), StoreSetCookie: c.Bool("store-set-cookie"),
 	}
+	o.accessLog = accesslog.Config{File: c.String("access-log"), Stdout: c.App.Writer}
 	o.origin = origin.Config{Host: c.String("upstream-host"), Timeout: c.Duration("upstream-timeout")}
 	for _, cidr := range list(c, "trusted-proxies") {
 		prefix, err := settings.ParseNetwork(cidr)
@@ -321,11 +342,12 @@ func cacheOptions(c *cli.Context) (o options, err error) {
 		}
 		o.origin.Trusted = append(o.origin.Trusted, prefix)
 	}
+	o.accessLog.Trusted = o.origin.Trusted
 	return o, o.check(c)
 }
 
 func (o *options) check(c *cli.Context) error {
-	for _, name := range []string{"ttl", "max-ttl", "grace", "serve-changed-if-error", "write-wait", "queue-timeout", "upstream-timeout"} {
+	for _, name := range []string{"ttl", "max-ttl", "grace", "serve-changed-if-error", "serve-expired-if-error", "write-wait", "queue-timeout", "upstream-timeout"} {
 		if c.Duration(name) < 0 {
 			return usagef("--%s is negative", name)
 		}
@@ -338,6 +360,8 @@ func (o *options) check(c *cli.Context) error {
 	switch {
 	case c.String("tags") != "" && c.String("tags") != "trust":
 		return usagef("--tags is %q and can only be trust", c.String("tags"))
+	case !slices.Contains([]string{"proven", "honour"}, c.String("client-cache-control")):
+		return usagef("--client-cache-control is %q and can only be proven or honour", c.String("client-cache-control"))
 	case o.maxStaleness < 500*time.Millisecond:
 		return usagef("--max-staleness is %s; below 500ms nothing can be proven, since freshness is measured five times a second", o.maxStaleness)
 	case o.cache.Grace > o.maxStaleness:

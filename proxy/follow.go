@@ -20,16 +20,18 @@ import (
 	"walcache/proxy/redisurl"
 	"walcache/proxy/replication"
 	"walcache/proxy/settings"
+	"walcache/proxy/wire"
 )
 
 // follower is how a process comes to know of changes: from its own listener
 // while that holds the slot, and otherwise from the change log.
 type follower struct {
-	tracker  *coherence.Tracker
-	log      *changelog.Log
-	listener *replication.Listener // nil where others listen
-	witness  *replication.Witness  // nil without a database
-	database string                // for people, without a password
+	tracker     *coherence.Tracker
+	log         *changelog.Log
+	listener    *replication.Listener    // nil where others listen
+	witness     *replication.Witness     // nil without a database
+	invalidator *replication.Invalidator // nil without a database
+	database    string                   // for people, without a password
 }
 
 func newFollower(o options, log *slog.Logger) (*follower, error) {
@@ -44,6 +46,7 @@ func newFollower(o options, log *slog.Logger) (*follower, error) {
 	}
 	if o.databaseURL != "" {
 		f.witness = replication.NewWitness(o.databaseURL)
+		f.invalidator = replication.NewInvalidator(f.witness, log)
 		f.database = databaseName(o.databaseURL)
 	}
 	if o.listener != nil {
@@ -75,6 +78,17 @@ func (f *follower) catchUp() func(context.Context) error {
 	return nil
 }
 
+// announce is how a write's answer tells all processes what it has made stale, and
+// waits as with catchUp; nil where they cannot be told.
+func (f *follower) announce() func(context.Context, []coherence.Hash) error {
+	if f.invalidator == nil {
+		return nil
+	}
+	return func(ctx context.Context, moved []coherence.Hash) error {
+		return f.invalidator.Invalidate(ctx, moved, f.log.Wait)
+	}
+}
+
 // run follows until ctx ends. The listener stops first: what it said last is
 // still to be logged.
 func (f *follower) run(ctx context.Context) error {
@@ -84,8 +98,8 @@ func (f *follower) run(ctx context.Context) error {
 	err := f.listen(ctx)
 	stopLogging()
 	err = errors.Join(err, group.Wait(), f.log.Close())
-	if f.witness != nil {
-		f.witness.Close()
+	if f.invalidator != nil {
+		f.invalidator.Close() // and the witness
 	}
 	return err
 }
@@ -156,7 +170,7 @@ func listenOnly(ctx context.Context, o options, adminAt net.Listener, log *slog.
 	back := newServer(ops.admin, log.With("component", "admin"))
 	log = log.With("component", "serve")
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return listenAndServe(back, adminAt) })
+	group.Go(func() error { return listenAndServe(back, adminAt, wire.Config{Counters: ops.refused}) })
 	group.Go(func() error { return f.run(ctx) })
 	group.Go(func() error { return ops.operate(ctx) })
 	var stopping time.Time

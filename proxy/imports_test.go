@@ -18,6 +18,7 @@ var arrows = []struct {
 	{"walcache/proxy/replication", []string{"walcache/proxy/cache", "walcache/proxy/store", "walcache/proxy/origin", "walcache/backend", "net/http"}, "it ends at its sink and knows no cache"},
 	{"walcache/proxy/cache", []string{"walcache/proxy/store", "walcache/proxy/replication", "github.com/jackc"}, "it asks coherence whether something still holds, and knows no PostgreSQL"},
 	{"walcache/proxy/rules", []string{"walcache/", "github.com/redis", "github.com/jackc"}, "it decides by facts alone"},
+	{"walcache/proxy/wire", []string{"walcache/", "github.com/"}, "it reads HTTP for any server"},
 	{"walcache/proxy/store", []string{"walcache/proxy/replication", "github.com/jackc"}, "it keeps what the cache gives it"},
 	{"walcache/proxy/origin", []string{"walcache/proxy/cache", "walcache/proxy/coherence", "walcache/proxy/replication"}, "it forwards, and decides nothing"},
 	{"walcache/proxy/changelog", []string{"walcache/proxy/replication", "walcache/proxy/cache", "walcache/proxy/store", "walcache/backend", "github.com/jackc", "net/http"}, "it carries records, whoever made them and whoever reads them"},

@@ -11,7 +11,8 @@
 // uninstall.go are for operators; demo.go runs the whole system on private
 // servers. manage.go is what operators may ask on the proxy's own port; tasks.go,
 // adminport.go, tell.go and terminal.go ask it of the admin port and tell what it
-// answers; health.go asks whether it takes requests. The parts, each with a package comment of its own:
+// answers; health.go asks whether it takes requests; accesslog.go keeps the access log
+// through rotations. The parts, each with a package comment of its own:
 //
 //	coherence    what changed, up to where that is known, and what it makes stale
 //	replication  follows PostgreSQL and says so in coherence's words
@@ -20,6 +21,7 @@
 //	store        where responses are kept, in memory and in Redis
 //	redisurl     opens a Redis, Sentinels or a Cluster by one kind of URL
 //	origin       forwards to the backend
+//	accesslog    writes a line for each request
 //	manage       what operators ask of the whole cache, and have it do
 //	admin        the operator's port, with a page
 //	guard        decides who gets in there
@@ -48,7 +50,8 @@ func main() {
 }
 
 // untilSignal returns a context that ends with the first signal to stop. A second
-// one ends the process at once, however soon it comes.
+// one ends the process at once, however soon it comes. SIGHUP is one of them where
+// there is no access log to reopen.
 func untilSignal() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)

@@ -12,9 +12,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"walcache/proxy/admin"
+	"walcache/proxy/cache"
 	"walcache/proxy/guard"
 	"walcache/proxy/manage"
 	"walcache/proxy/settings"
+	"walcache/proxy/wire"
 )
 
 // manageFlags are about what operators ask on the proxy's own port.
@@ -54,6 +56,7 @@ func (o *options) manageOptions(c *cli.Context) (err error) {
 type operators struct {
 	admin   *admin.Server
 	manager *manage.Manager // does what they ask of the whole cache
+	refused *wire.Counters  // requests, on both ports
 }
 
 // newOperators wires it to the parts that it reads from. proxyAt is where clients
@@ -63,6 +66,8 @@ func newOperators(o options, s admin.Sources, proxyAt, adminAt net.Addr, log *sl
 		return p, err
 	}
 	o.admin.Addr = adminAt
+	p.refused = &wire.Counters{}
+	s.Refused = p.refused
 	s.Manager, s.History = p.manager, p.manager.History()
 	p.admin = admin.New(o.admin, s)
 	return p, nil
@@ -107,4 +112,32 @@ func onThisMachine(at net.Addr) string {
 }
 
 // front is what answers on the proxy's port.
-func (p *proxy) front() http.Handler { return p.manager.Before(p.cache) }
+func (p *proxy) front() http.Handler {
+	h := p.manager.Before(p.cache)
+	if p.access != nil {
+		h = p.access.Handler(h)
+	}
+	return h
+}
+
+// hits is what answers there before front is asked, with what front would answer
+// from memory; nil if all that is answered has to pass front.
+func (p *proxy) hits() wire.Answerer {
+	if p.access != nil {
+		return nil
+	}
+	return hits{p.manager, p.cache}
+}
+
+type hits struct {
+	manager *manage.Manager
+	cache   *cache.Cache
+}
+
+// Answer implements wire.Answerer.
+func (h hits) Answer(r *http.Request, buf []byte) (head, body []byte, ok bool) {
+	if h.manager.Concerns(r) {
+		return nil, nil, false
+	}
+	return h.cache.Answer(r, buf)
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"walcache/proxy/accesslog"
 	"walcache/proxy/admin"
 	"walcache/proxy/cache"
 	"walcache/proxy/coherence"
@@ -22,6 +23,7 @@ import (
 	"walcache/proxy/replication"
 	"walcache/proxy/settings"
 	"walcache/proxy/store"
+	"walcache/proxy/wire"
 )
 
 // drainTimeout is how long requests under way may take to finish once the proxy
@@ -31,10 +33,12 @@ const drainTimeout = 10 * time.Second
 // options are what a proxy is told.
 type options struct {
 	addr, adminAddr string
+	tls             *certificate // nil without TLS
 	admin           admin.Config
 	memory          int64
 	maxStaleness    time.Duration
 	cache           cache.Config
+	accessLog       accesslog.Config // of no file: there is none
 	origin          origin.Config
 	redis           redisConfig
 	manage          manageOptions
@@ -104,6 +108,7 @@ type proxy struct {
 	memory  *store.Memory
 	pages   *store.Redis // nil without Redis
 	cache   *cache.Cache
+	access  *accesslog.Log // nil if there is none
 }
 
 func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err error) {
@@ -111,14 +116,14 @@ func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err
 	if p.memory, err = store.NewMemory(uint64(o.memory)); err != nil {
 		return p, fmt.Errorf("--memory: %w", err)
 	}
-	o.cache.Store, o.cache.Truth = p.memory, cache.Unwatched{}
+	o.cache.Store, o.cache.Truth = p.memory, cache.NewUnwatched()
 	var sources admin.Sources
 	if o.coherent {
 		if p.follower, err = newFollower(o, log); err != nil {
 			return p, err
 		}
 		sources = p.sources()
-		o.cache.Truth, o.cache.CatchUp = p.tracker, p.catchUp()
+		o.cache.Truth, o.cache.CatchUp, o.cache.Announce = p.tracker, p.catchUp(), p.announce()
 		if o.wrap != nil {
 			o.cache.Truth = o.wrap(p.tracker)
 		}
@@ -129,7 +134,13 @@ func build(o options, proxyAt, adminAt net.Addr, log *slog.Logger) (p proxy, err
 		}
 		o.cache.Below = p.pages
 	}
-	o.origin.Log, o.cache.Log = log, log
+	if o.accessLog.File != "" {
+		o.accessLog.Log = log.With("component", "serve")
+		if p.access, err = accesslog.Open(o.accessLog); err != nil {
+			return p, fmt.Errorf("--access-log: %w", err)
+		}
+	}
+	o.origin.Log, o.cache.Log, o.cache.Token = log, log, o.admin.Token
 	if o.cache.Origin, err = origin.New(o.origin); err != nil {
 		return p, err
 	}
@@ -164,12 +175,18 @@ func (p *proxy) serve(ctx context.Context, proxyAt, adminAt net.Listener, log *s
 	defer stopFollowing()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return listenAndServe(front, proxyAt) })
-	group.Go(func() error { return listenAndServe(back, adminAt) })
+	group.Go(func() error { return listenAndServe(front, proxyAt, p.reading()) })
+	group.Go(func() error { return listenAndServe(back, adminAt, wire.Config{Counters: p.refused}) })
 	group.Go(func() error { return p.cache.Keep(following) })
 	group.Go(func() error { return p.operate(following) })
 	if p.follower != nil {
 		group.Go(func() error { return p.run(following) })
+	}
+	if p.options.tls != nil {
+		group.Go(func() error { return p.options.tls.keep(following, log) })
+	}
+	if p.access != nil {
+		group.Go(keepsAccessLog(following, p.access, log))
 	}
 	log.Info("serving", "addr", proxyAt.Addr().String(), "admin", adminAt.Addr().String(), "upstream", p.options.origin.Upstream,
 		"database", p.databaseName(), "redis", redisurl.Address(p.options.redis.url), "pid", os.Getpid(), "took", time.Since(p.began))
@@ -199,16 +216,24 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		// Longer than what usually stands before a proxy keeps idle connections,
 		// so that it is not we who close one as a request arrives on it.
-		IdleTimeout:    120 * time.Second,
-		MaxHeaderBytes: 64 << 10,
+		IdleTimeout: 120 * time.Second,
 		// OPTIONS * is the service's to answer, like any other.
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 
-func listenAndServe(s *http.Server, at net.Listener) error {
-	if err := s.Serve(at); !errors.Is(err, http.ErrServerClosed) {
+// reading is how requests are read on the proxy's port.
+func (p *proxy) reading() wire.Config {
+	c := wire.Config{Counters: p.refused, Hits: p.hits()}
+	if p.options.tls != nil {
+		c.Certificate = p.options.tls.get
+	}
+	return c
+}
+
+func listenAndServe(s *http.Server, at net.Listener, c wire.Config) error {
+	if err := wire.Serve(s, at, c); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on %s: %w", at.Addr(), err)
 	}
 	return nil

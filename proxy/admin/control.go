@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 
-	"walcache/proxy/cache"
 	"walcache/proxy/coherence"
 	"walcache/proxy/guard"
 )
@@ -19,7 +18,7 @@ func (s *Server) controls(mux *http.ServeMux, g guard.Guard) {
 	for path, line := range map[string]string{"POST /cache/off": "cache off", "POST /cache/on": "cache on"} {
 		mux.Handle(path, g.Changes(s.announce(func(*http.Request) (string, error) { return line, nil })))
 	}
-	mux.Handle("POST /cache/purge", g.Changes(s.announce(purgeLine)))
+	mux.Handle("POST /cache/purge", g.Changes(s.announce(s.purgeLine)))
 }
 
 // announce answers once what a request asks for has been done here, or with
@@ -56,13 +55,13 @@ type purge struct {
 }
 
 // purgeLine reads what is to be purged, of JSON or a form.
-func purgeLine(r *http.Request) (string, error) {
+func (s *Server) purgeLine(r *http.Request) (string, error) {
 	ask, err := readPurge(r)
 	switch {
 	case err != nil:
 		return "", err
 	case ask.URL != "" && ask.Tag == "" && !ask.All:
-		page, err := pageURL(ask.URL)
+		page, err := s.pageURL(ask.URL)
 		return "purge " + page, err
 	case ask.Tag != "" && ask.URL == "" && !ask.All:
 		return "bump " + ask.Tag, plain("tag", ask.Tag)
@@ -104,11 +103,11 @@ func howToAsk(r *http.Request) string {
 }
 
 // pageURL writes a URL as pages are purged by.
-func pageURL(text string) (string, error) {
+func (s *Server) pageURL(text string) (string, error) {
 	if err := plain("url", text); err != nil {
 		return "", err
 	}
-	key, err := cache.ParseKey(text)
+	key, err := s.sources.Cache.KeyOf(text)
 	if err != nil {
 		return "", fmt.Errorf("%q: %w", text, err)
 	}

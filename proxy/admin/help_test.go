@@ -58,7 +58,7 @@ func newProxyWithin(t *testing.T, maxStaleness time.Duration) *proxy {
 // ordinary is a proxy without coherence.
 func ordinary(t *testing.T) *proxy {
 	p := &proxy{t: t}
-	p.cached(cache.Unwatched{})
+	p.cached(cache.NewUnwatched())
 	return p
 }
 

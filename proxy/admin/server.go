@@ -30,6 +30,7 @@ import (
 	"walcache/proxy/guard"
 	"walcache/proxy/manage"
 	"walcache/proxy/web"
+	"walcache/proxy/wire"
 )
 
 // Config says who may use the admin port.
@@ -49,6 +50,7 @@ type Sources struct {
 	manage.Sources
 	Manager *manage.Manager // of the operations below /cache/
 	History History         // for the plots
+	Refused *wire.Counters  // requests that no handler has seen; nil if nobody counts
 }
 
 // History is what the process did lately, a sample a second. After returns the

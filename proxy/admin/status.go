@@ -23,7 +23,8 @@ type Status struct {
 	Memory    MemoryStatus      `json:"memory"`
 	Pages     *store.RedisStats `json:"redis_pages"` // null without Redis
 	Cache     cache.Stats       `json:"cache"`
-	Tables    []Table           `json:"tables"` // by hits turned into misses, worst first
+	Refused   map[string]uint64 `json:"requests_refused"` // before anything was asked, by reason
+	Tables    []Table           `json:"tables"`           // by hits turned into misses, worst first
 	Worst     string            `json:"worst_table,omitempty"`
 }
 
@@ -74,7 +75,10 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) read() Status {
-	st := Status{Uptime: time.Since(s.began).Seconds(), Tables: []Table{}}
+	st := Status{Uptime: time.Since(s.began).Seconds(), Refused: map[string]uint64{}, Tables: []Table{}}
+	if s.sources.Refused != nil {
+		st.Refused = s.sources.Refused.Refused()
+	}
 	if s.sources.Cache != nil {
 		st.Cache = s.sources.Cache.Stats()
 		st.Memory = MemoryStatus{Pages: s.sources.Memory.Pages(), Bytes: s.sources.Memory.Bytes()}

@@ -3,7 +3,10 @@ package cache
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
+
+	"walcache/proxy/coherence"
 )
 
 // mendable reports whether another process may have stored what would be fresh
@@ -59,16 +62,14 @@ func (c *Cache) load(client context.Context, key Key) *Page {
 // returns nil if that is no less already.
 func (c *Cache) promote(key Key, loaded *Page) *Page {
 	loaded.part()
-	u := c.uses.of(key)
 	for _, e := range loaded.entries {
-		e.use = u
-		c.names.Remember(e.tags)
+		c.adopt(key, e)
 	}
 	mu := c.lock(key)
 	mu.Lock()
 	defer mu.Unlock()
 	own := c.store.Get(key)
-	page := own.merge(loaded, c.tolerance.window(), time.Now())
+	page := own.merge(loaded, c.tolerance, time.Now())
 	if page == own {
 		return nil
 	}
@@ -85,5 +86,31 @@ func (p *Page) part() {
 	}
 	for _, e := range p.entries {
 		e.body = bytes.Clone(e.body)
+		for _, form := range e.compressedForms() {
+			form.body = bytes.Clone(form.body)
+		}
 	}
+}
+
+// offer puts a page below, where other processes find it. then may be nil; it is not
+// called where there is nothing below.
+//
+// They judge it by its positions. Without coherence those say nothing to them, and
+// they would take for fresh what is known to be stale here: so that stays here.
+func (c *Cache) offer(key Key, page *Page, then func(written bool)) {
+	if c.below == nil {
+		return
+	}
+	if now := time.Now(); !c.sharesPositions() {
+		outdated := func(e *Entry) bool { return c.truth.Judge(e.asOf, e.deps, now) == coherence.Changed }
+		rest := slices.DeleteFunc(slices.Clone(page.entries), outdated)
+		if len(rest) == 0 {
+			if then != nil {
+				then(false)
+			}
+			return
+		}
+		page = newPage(rest, c.tolerance)
+	}
+	c.below.Set(key, page, then)
 }

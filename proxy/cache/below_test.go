@@ -28,6 +28,8 @@ type shelf struct {
 
 	mu    sync.Mutex // guards the following
 	pages map[cache.Key]shelved
+	// leases are what processes say of what they fetch, by name.
+	leases map[string]shelved
 }
 
 type shelved struct {
@@ -35,7 +37,9 @@ type shelved struct {
 	expires time.Time
 }
 
-func newShelf() *shelf { return &shelf{pages: map[cache.Key]shelved{}, gate: func() {}} }
+func newShelf() *shelf {
+	return &shelf{pages: map[cache.Key]shelved{}, leases: map[string]shelved{}, gate: func() {}}
+}
 
 func (s *shelf) below(c *cache.Config) { c.Below = s }
 
@@ -52,13 +56,34 @@ func (s *shelf) Get(_ context.Context, key cache.Key) *cache.Page {
 	return page
 }
 
-func (s *shelf) Set(key cache.Key, page *cache.Page) {
+func (s *shelf) Set(key cache.Key, page *cache.Page, then func(bool)) {
 	now := time.Now()
-	if data, ttl := page.Encode(key, now, math.MaxInt); data != nil {
+	data, ttl := page.Encode(key, now, math.MaxInt)
+	if data != nil {
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		s.pages[key] = shelved{data, now.Add(ttl)}
+		s.mu.Unlock()
 	}
+	if then != nil {
+		then(data != nil)
+	}
+}
+
+func (s *shelf) Delete(key cache.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pages, key)
+}
+
+func (s *shelf) Lease(name, from, to string, d time.Duration) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if l, ok := s.leases[name]; ok && now.Before(l.expires) && string(l.data) != from {
+		return string(l.data), true
+	}
+	s.leases[name] = shelved{[]byte(to), now.Add(d)}
+	return to, true
 }
 
 // snapshot is what is there, to be put back later.

@@ -103,6 +103,23 @@ func BenchmarkHitThroughNetHTTP(b *testing.B) {
 	benchmarkServer(b, c, r)
 }
 
+// BenchmarkHitBeforeNetHTTP is the same hit, answered at once.
+func BenchmarkHitBeforeNetHTTP(b *testing.B) {
+	c, r := warm(b)
+	benchmarkAt(b, listen(b, c, c), r)
+}
+
+func BenchmarkAnswer(b *testing.B) {
+	c, r := warm(b)
+	buf := make([]byte, 0, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, ok := c.Answer(r, buf); !ok {
+			b.Fatal("not answered")
+		}
+	}
+}
+
 func BenchmarkBareNetHTTP(b *testing.B) {
 	_, r := warm(b)
 	body := []byte(strings.Repeat("x", 2048))
@@ -115,13 +132,17 @@ func BenchmarkBareNetHTTP(b *testing.B) {
 func benchmarkServer(b *testing.B, h http.Handler, r *http.Request) {
 	server := httptest.NewServer(h)
 	b.Cleanup(server.Close)
+	benchmarkAt(b, server.Listener.Addr().String(), r)
+}
+
+func benchmarkAt(b *testing.B, at string, r *http.Request) {
 	var request strings.Builder
 	fmt.Fprintf(&request, "GET %s HTTP/1.1\r\nHost: %s\r\n", r.RequestURI, r.Host)
 	for name, values := range r.Header {
 		fmt.Fprintf(&request, "%s: %s\r\n", name, values[0])
 	}
 	request.WriteString("\r\n")
-	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	conn, err := net.Dial("tcp", at)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,12 +2,14 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -34,7 +36,11 @@ type Config struct {
 	Grace time.Duration
 	// ServeChangedIfError is the same while the upstream fails.
 	ServeChangedIfError time.Duration
-	// MaxObject is the length, in bytes, of the longest body that is stored.
+	// ExpiredIfError is how long after its lifetime an answer may be served that is
+	// not known to have changed, while the upstream does not answer at all.
+	ExpiredIfError time.Duration
+	// MaxObject is the length, in bytes, of the longest body that is stored, and
+	// about what is held of a longer one that several clients read.
 	MaxObject int64
 	// MaxFetches is how many requests may be at the upstream at a time, GET and
 	// HEAD, and as many of all other methods. Others wait, for QueueTimeout.
@@ -44,9 +50,16 @@ type Config struct {
 	// If it is not nil, the answer to a write waits for it, for WriteWait.
 	CatchUp   func(context.Context) error
 	WriteWait time.Duration
+	// Announce tells every process, in the change stream, that these hashes of pages
+	// and groups have moved, and then is as CatchUp. It tells them even if it returns
+	// an error, because ctx ended; nil tells nobody.
+	Announce func(ctx context.Context, moved []coherence.Hash) error
 	// TrustTags lets Cache-Groups narrow what an answer depends on without a
 	// position beside it.
 	TrustTags bool
+	// Compress keeps text that the origin sends uncompressed in the codings that
+	// clients ask for, too.
+	Compress bool
 	// StoreSetCookie stores answers with Set-Cookie whose origin gave a lifetime.
 	StoreSetCookie bool
 	// IgnoreCookies are patterns of the names of cookies that say nothing of who
@@ -62,6 +75,15 @@ type Config struct {
 	// Bypass are patterns of paths that are never answered from the cache. "*"
 	// stands for any characters, slashes too.
 	Bypass []string
+	// IgnoreQuery are patterns of the names of query parameters that say nothing of
+	// what is asked for. They are neither in a page's key nor sent on.
+	IgnoreQuery []string
+	// HonourClients has a client's no-cache, max-age=0 and Pragma always fetch anew.
+	// Otherwise an answer that is proven fresh is as good.
+	HonourClients bool
+	// Token is what operators send as origin.OperatorToken to have theirs honoured
+	// all the same; "" is nobody's.
+	Token string
 	// Log gets what an operator should know; nil is nobody. A hit is not logged.
 	Log *slog.Logger
 }
@@ -69,12 +91,13 @@ type Config struct {
 // Defaults is a configuration that lacks Origin, Store and Truth.
 func Defaults() Config {
 	return Config{
-		TTL:          15 * time.Minute,
-		MaxTTL:       24 * time.Hour,
-		MaxObject:    8 << 20,
-		MaxFetches:   128,
-		QueueTimeout: 5 * time.Second,
-		WriteWait:    50 * time.Millisecond,
+		TTL:            15 * time.Minute,
+		MaxTTL:         24 * time.Hour,
+		ExpiredIfError: time.Minute,
+		MaxObject:      8 << 20,
+		MaxFetches:     128,
+		QueueTimeout:   5 * time.Second,
+		WriteWait:      50 * time.Millisecond,
 		PrivateHeaders: []string{
 			"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Session-Id",
 			"X-User-Id", "X-Forwarded-User", "X-Remote-User", "X-Csrf-Token",
@@ -94,17 +117,24 @@ type Cache struct {
 
 	trustTags      bool
 	catchUp        func(context.Context) error
+	tellAll        func(context.Context, []coherence.Hash) error
 	writeWait      time.Duration
 	ignoreCookies  []glob
 	privateHeaders []string
 	mediaTypes     []string
 	bypass         []glob
+	ignoreQuery    ignoredQuery
+	honourClients  bool
+	token          string
+	compressor     *compressor // nil if nothing is compressed
 	log            *slog.Logger
 
 	fetches, writes *limiter
 	flights         *flights
 	loads           singleflight.Group // from below, by key
 	marks           *marks
+	process         string        // what begins the names of all who hold leases here
+	leases          atomic.Uint64 // how many have been asked for
 	uses            *uses
 	names           coherence.Names // of tags that something here depends on
 	count           counters
@@ -129,9 +159,17 @@ func New(c Config) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache: paths to bypass: %w", err)
 	}
+	ignoreQuery, err := parseGlobs(c.IgnoreQuery)
+	if err != nil {
+		return nil, fmt.Errorf("cache: query parameters to ignore: %w", err)
+	}
 	uses, err := newUses()
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
+	}
+	compressor, err := newCompressor(c.Compress)
+	if err != nil {
+		return nil, fmt.Errorf("cache: compressing: %w", err)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -143,19 +181,25 @@ func New(c Config) (*Cache, error) {
 		below:          c.Below,
 		truth:          c.Truth,
 		policy:         rules.Policy{TTL: c.TTL, MaxTTL: c.MaxTTL, MaxObject: c.MaxObject, StoreSetCookie: c.StoreSetCookie},
-		tolerance:      tolerance{c.Grace, c.ServeChangedIfError},
+		tolerance:      tolerance{c.Grace, c.ServeChangedIfError, c.ExpiredIfError},
 		trustTags:      c.TrustTags,
 		catchUp:        c.CatchUp,
+		tellAll:        c.Announce,
 		writeWait:      c.WriteWait,
 		ignoreCookies:  ignore,
-		privateHeaders: inBothSpellings(rules.FieldNames(c.PrivateHeaders)),
+		privateHeaders: rules.FieldNames(c.PrivateHeaders),
 		mediaTypes:     c.MediaTypes,
 		bypass:         bypass,
+		ignoreQuery:    ignoreQuery,
+		honourClients:  c.HonourClients,
+		token:          c.Token,
+		compressor:     compressor,
 		log:            c.Log.With("component", "cache"),
 		fetches:        newLimiter(c.MaxFetches, c.QueueTimeout),
 		writes:         newLimiter(c.MaxFetches, c.QueueTimeout),
 		flights:        newFlights(),
 		marks:          newMarks(),
+		process:        rand.Text() + "/",
 		seed:           maphash.MakeSeed(),
 	}, nil
 }
@@ -182,12 +226,13 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if why := c.cannotUse(r, view); why != "" {
-		c.bypassed(w, r, view, nil, forwarded{why: "bypass", detail: why})
+		if why != bypassPath {
+			limit = c.fetches // or any client could choose not to wait in line
+		}
+		c.bypassed(w, r, view, limit, forwarded{why: "bypass", detail: why})
 		return
 	}
-	q := c.newRequest(r, view)
-	page := c.store.Get(q.key)
-	f := c.look(&q, page, Memory, now)
+	q, page, f := c.find(r, &view, now)
 	if !f.fresh && c.below != nil && f.mendable() && !q.asks.NoStore && !c.marks.has(q.key) {
 		page, f = c.lookBelow(r.Context(), &q, page, f)
 		now = time.Now()
@@ -211,11 +256,20 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.sendStale(w, &q, f.entry, f.reason, 0)
 	case q.head:
 		c.countMiss(&q, f)
-		c.pass(w, r, view, c.fetches, missed(f.reason, "head"))
+		c.head(w, r, q, f)
 	default:
 		c.miss(w, r, q, page, f)
 		c.count.missTimes.add(time.Since(began))
 	}
+}
+
+// find looks for the answer to a GET or HEAD in memory. It takes out of the view what
+// is ignored.
+func (c *Cache) find(r *http.Request, view *origin.View, now time.Time) (request, *Page, found) {
+	view.Target = c.ignoreQuery.reduce(view.Target)
+	q := c.newRequest(r, *view)
+	page := c.store.Get(q.key)
+	return q, page, c.look(&q, page, Memory, now)
 }
 
 // off reports whether an operator has switched caching off.
@@ -235,23 +289,31 @@ func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, 
 	c.pass(w, r, v, limit, how)
 }
 
-// put stores an entry under a key, unless it can be of no use by now.
-func (c *Cache) put(key Key, e *Entry) {
+// put stores an entry under a key, unless it can be of no use by now. written is
+// told whether it is in the layer below, when it is there or will not be.
+func (c *Cache) put(key Key, e *Entry, written func(bool)) {
 	mu := c.lock(key)
 	mu.Lock()
 	defer mu.Unlock()
-	keep, now := c.tolerance.window(), time.Now()
-	if !now.Before(e.useless(keep)) {
+	now := time.Now()
+	if !now.Before(e.forgotten(c.tolerance)) {
+		written(false)
 		return
 	}
+	c.adopt(key, e)
+	page := c.store.Get(key).with(e, c.tolerance, now)
+	c.store.Set(key, page)
+	c.offer(key, page, written)
+	c.count.stored.Add(1)
+}
+
+// adopt makes an entry one of this cache, before it is shared.
+func (c *Cache) adopt(key Key, e *Entry) {
 	e.use = c.uses.of(key)
 	c.names.Remember(e.tags)
-	page := c.store.Get(key).with(e, keep, now)
-	c.store.Set(key, page)
-	if c.below != nil {
-		c.below.Set(key, page)
+	if c.compressor != nil {
+		e.addVary()
 	}
-	c.count.stored.Add(1)
 }
 
 // lock is held to replace the page under a key.

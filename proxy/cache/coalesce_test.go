@@ -392,8 +392,7 @@ func TestLeader_WhoseClientLeavesDoesNotFailTheWaiters(t *testing.T) {
 	w.wantHit(w.get("/a"), "x")
 }
 
-// Past the limit the copy is given up, the stream to the client goes on, and
-// the others ask for themselves.
+// Past the limit the copy is given up, and the stream goes on.
 func TestLongBody_IsStreamedAndNotStored(t *testing.T) {
 	body := strings.Repeat("0123456789", 100_000)
 	for _, framing := range []string{"length", "chunked"} {
@@ -416,36 +415,6 @@ func TestLongBody_IsStreamedAndNotStored(t *testing.T) {
 				t.Errorf("refused %v", w.cache.Stats().Refused)
 			}
 		})
-	}
-}
-
-// The header is there and the body takes longer than waiters have patience.
-func TestSlowBody_WaitersDoNotWaitForItForLong(t *testing.T) {
-	var n atomic.Int64
-	end := make(chan struct{})
-	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
-		if n.Add(1) == 1 {
-			fmt.Fprint(rw, "be")
-			http.NewResponseController(rw).Flush()
-			<-end
-			fmt.Fprint(rw, "gin")
-			return
-		}
-		fmt.Fprint(rw, "begin")
-	})
-	first := make(chan reply)
-	go func() { r, _ := w.try(t.Context(), http.MethodGet, "/a"); first <- r }()
-	eventually(t, "the first is at the upstream", func() bool { return n.Load() == 1 })
-	start := time.Now()
-	if r := w.get("/a"); r.body != "begin" {
-		t.Errorf("got %q", r.body)
-	}
-	if took := time.Since(start); took < 500*time.Millisecond || took > 5*time.Second {
-		t.Errorf("waited %s", took)
-	}
-	close(end)
-	if r := <-first; r.body != "begin" {
-		t.Errorf("the first got %q", r.body)
 	}
 }
 

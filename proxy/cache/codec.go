@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"slices"
 	"time"
 
 	"walcache/proxy/coherence"
@@ -21,13 +22,14 @@ import (
 //	entries            a list, the newest first, each of
 //	    head           a text, see writer.head
 //	    body           a text
+//	    forms          a list of its compressed forms, each a coding and a body
 //
 // No time of day is in it, and so no two machines' clocks are compared: what
 // has a time has it as the duration from then to the moment of writing. How
 // long ago that is, whoever keeps the bytes tells when they are read, by the
 // time that they have left to live there.
 const (
-	magic      = "wcp\x01"
+	magic      = "wcp\x02"
 	headerSize = len(magic) + 4
 	// maxHead bounds what lies around a body, in bytes, and so what a forged
 	// length can have allocated.
@@ -45,6 +47,7 @@ const (
 	isExplicit = 1 << iota
 	isForAuthorized
 	isWhole
+	isNeverStale
 	hasReadAt
 	flags = 1<<iota - 1
 )
@@ -52,20 +55,37 @@ const (
 // Encode writes the page of a key, in no more than limit bytes: variants that
 // find no room are left out, and data is nil if all of them are. The bytes are
 // to be kept for ttl, counted from now; if that is not above zero, the page is
-// of no use any more.
+// of no use any more: outside of this process an answer lives no longer than it
+// can be served while the upstream answers.
 func (p *Page) Encode(key Key, now time.Time, limit int) (data []byte, ttl time.Duration) {
-	ttl = p.expires.Sub(now).Truncate(time.Millisecond)
+	var useless time.Time
+	for _, e := range p.entries {
+		useless = later(useless, e.useless(p.window))
+	}
+	ttl = useless.Sub(now).Truncate(time.Millisecond)
 	size := headerSize + 8*binary.MaxVarintLen32 + key.Size()
 	if ttl <= 0 {
 		return nil, ttl
 	}
 	var heads [][]byte
 	var entries []*Entry
+	var forms [][]*Entry
 	for _, e := range p.entries {
+		if !now.Before(e.useless(p.window)) {
+			continue
+		}
 		head := e.head(now)
 		n := 2*binary.MaxVarintLen32 + len(head) + len(e.body)
 		if len(head) <= maxHead && size+n <= limit {
 			heads, entries, size = append(heads, head), append(entries, e), size+n
+			forms = append(forms, slices.DeleteFunc(e.compressedForms(), func(form *Entry) bool {
+				n := 2*binary.MaxVarintLen32 + len(form.body)
+				if size+n > limit {
+					return true
+				}
+				size += n
+				return false
+			}))
 		}
 	}
 	if len(entries) == 0 {
@@ -80,6 +100,7 @@ func (p *Page) Encode(key Key, now time.Time, limit int) (data []byte, ttl time.
 	for i, e := range entries {
 		w.bytes(heads[i])
 		w.bytes(e.body)
+		w.forms(forms[i])
 	}
 	copy(w.buf, magic)
 	binary.LittleEndian.PutUint32(w.buf[len(magic):], crc32.Checksum(w.buf[headerSize:], castagnoli))
@@ -92,7 +113,7 @@ func (e *Entry) head(now time.Time) []byte {
 	w := writer{buf: make([]byte, 0, 512)}
 	w.number(uint64(e.status))
 	w.number(flag(t.Explicit, isExplicit) | flag(t.ForAuthorized, isForAuthorized) | flag(e.whole, isWhole) |
-		flag(!e.readAt.IsZero(), hasReadAt))
+		flag(t.NoStale, isNeverStale) | flag(!e.readAt.IsZero(), hasReadAt))
 	for _, d := range []time.Duration{t.InitialAge, t.Lifetime, t.WhileRevalidate, t.IfError, now.Sub(e.received)} {
 		w.duration(d)
 	}
@@ -108,6 +129,7 @@ func (e *Entry) head(now time.Time) []byte {
 	w.texts(t.Vary)
 	w.texts(e.varied)
 	w.texts(e.said)
+	w.texts(e.targeted)
 	w.number(uint64(len(e.tags)))
 	for _, tag := range e.tags {
 		w.text(string(tag))
@@ -178,7 +200,7 @@ func DecodePage(data []byte, key Key, left time.Duration, now time.Time) (*Page,
 	if r.failed || len(entries) == 0 || r.pos < len(data) {
 		return nil, errForeign
 	}
-	return newPage(entries, 0), nil
+	return newPage(entries, tolerance{}), nil
 }
 
 // clockStep is how far the clock that the time left is told by may be put back,
@@ -199,6 +221,7 @@ func (r *reader) entry(written time.Time) *Entry {
 	head := reader{data: data, text: string(data)}
 	head.into(e, written)
 	r.failed = head.failed || head.pos < len(data) || e.status < 200 || len(e.terms.Vary) != len(e.varied)
+	r.forms(e)
 	return e
 }
 
@@ -208,6 +231,7 @@ func (r *reader) into(e *Entry, written time.Time) {
 	set, t := r.number(flags), &e.terms
 	t.Shared = true // or it would not have been stored
 	t.Explicit, t.ForAuthorized, e.whole = set&isExplicit != 0, set&isForAuthorized != 0, set&isWhole != 0
+	t.NoStale = set&isNeverStale != 0
 	t.InitialAge, t.Lifetime, t.WhileRevalidate, t.IfError = r.duration(), r.duration(), r.duration(), r.duration()
 	e.received = written.Add(-r.duration())
 	if set&hasReadAt != 0 {
@@ -218,7 +242,7 @@ func (r *reader) into(e *Entry, written time.Time) {
 	for i := range e.deps {
 		e.deps[i] = coherence.Hash(r.fixed())
 	}
-	t.Vary, e.varied, e.said = r.texts(), r.texts(), r.texts()
+	t.Vary, e.varied, e.said, e.targeted = r.texts(), r.texts(), r.texts(), r.texts()
 	e.tags = make([]coherence.Tag, r.count(1))
 	for i := range e.tags {
 		e.tags[i] = coherence.Tag(r.next())

@@ -29,11 +29,11 @@ func sample(seed uint64, variants int, now time.Time) *Page {
 	for i := range variants {
 		h := http.Header{
 			"Content-Type": {"text/html"}, "Etag": {`W/"é,1"`}, "Last-Modified": {"Thu, 01 Jan 1953 00:00:00 GMT"},
-			"Link": {"<a>", "", "<b>"}, "Cache-Status": {"inner; hit", "middle; fwd=miss"}, "Vary": {"Accept-Encoding, X"},
+			"Link": {"<a>", "", "<b>"}, "Cache-Status": {"inner; hit", "middle; fwd=miss"}, "Vary": {"Accept-Encoding, X"}, "Date": {"Sun, 22 Nov 2026 12:00:00 GMT"},
 		}
 		body := bytes.Repeat([]byte{byte(r.Uint32())}, r.IntN(10000))
 		t := rules.Terms{
-			Shared: true, Explicit: r.IntN(2) == 0, ForAuthorized: r.IntN(2) == 0, Vary: []string{"Accept-Encoding", "X"},
+			Shared: true, Explicit: r.IntN(2) == 0, ForAuthorized: r.IntN(2) == 0, NoStale: r.IntN(2) == 0, Vary: []string{"Accept-Encoding", "X"},
 			InitialAge: time.Duration(r.Int64N(int64(time.Second))), Lifetime: time.Hour + time.Duration(r.Int64N(int64(time.Hour))),
 			WhileRevalidate: time.Duration(r.IntN(2)) * time.Minute, IfError: time.Duration(r.IntN(2)) * time.Hour,
 		}
@@ -44,14 +44,15 @@ func sample(seed uint64, variants int, now time.Time) *Page {
 			deps: coherence.Dependencies{coherence.Hash(r.Uint64()), 0, math.MaxUint64},
 			tags: []coherence.Tag{"properties/id=1", ""}, whole: r.IntN(2) == 0, own: r.IntN(2) == 0,
 		}, received.Add(-time.Millisecond))
+		e.targeted = []string{"max-age=900", `x="é"`}[:r.IntN(3)]
 		entries = append(entries, e)
 	}
-	return newPage(entries, 0)
+	return newPage(entries, tolerance{})
 }
 
 // text is all of an entry that does not depend on when it is read.
 func (e *Entry) text() string {
-	return fmt.Sprint(e.status, e.fields, e.notModified, len(e.body), e.terms, e.varied, e.asOf, e.deps, e.tags, e.whole, e.etag, e.lastModified, e.said)
+	return fmt.Sprint(e.status, e.fields, e.notModified, len(e.body), e.terms, e.varied, e.asOf, e.deps, e.tags, e.whole, e.validators, e.said, e.targeted)
 }
 
 func TestCodec_ReadsWhatItWrote(t *testing.T) {
@@ -147,7 +148,7 @@ func TestEncode_LeavesOutWhatFindsNoRoom(t *testing.T) {
 		t.Errorf("an expired page became %d bytes for %v", len(data), ttl)
 	}
 	h := http.Header{"X": {strings.Repeat("x", maxHead)}}
-	page = newPage([]*Entry{newEntry(200, h, nil, rules.Terms{Lifetime: time.Hour}, nil, now)}, 0)
+	page = newPage([]*Entry{newEntry(200, h, nil, rules.Terms{Lifetime: time.Hour}, nil, now)}, tolerance{})
 	if data, _ := page.Encode(codecKey, now, noLimit); data != nil {
 		t.Errorf("a header of %d bytes was written", maxHead)
 	}
@@ -193,7 +194,7 @@ func FuzzDecodePage(f *testing.F) {
 		// Whatever was read can be used and written.
 		for _, e := range page.entries {
 			e.hitAt(now, Redis)
-			e.answer(http.Header{"If-None-Match": {"*"}}, nil, nil).write(discard{http.Header{}}, false)
+			e.answer(&request{header: http.Header{"If-None-Match": {"*"}}}, nil, nil).write(discard{http.Header{}}, false)
 		}
 		if again, ttl := page.Encode(codecKey, now, noLimit); ttl > 0 {
 			if _, err := DecodePage(again, codecKey, ttl, now); err != nil {
@@ -235,7 +236,7 @@ func benchmarkCodec(b *testing.B, do func(*Page, []byte, time.Time)) {
 			}
 			e := newEntry(200, h, make([]byte, size), rules.Terms{Lifetime: time.Hour, Vary: []string{"Accept-Encoding"}}, []string{"gzip"}, now)
 			e.hasProvenance(provenance{asOf: coherence.Position{Epoch: "k3f9", LSN: 1 << 40}, deps: make(coherence.Dependencies, 8), tags: make([]coherence.Tag, 4)}, now)
-			page := newPage([]*Entry{e}, 0)
+			page := newPage([]*Entry{e}, tolerance{})
 			data, _ := page.Encode(codecKey, now, noLimit)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -249,12 +250,12 @@ func TestDecodePage_DoesNotCopyBodies(t *testing.T) {
 	now := time.Now()
 	h := http.Header{}
 	e := newEntry(200, h, make([]byte, 1<<20), rules.Terms{Lifetime: time.Hour}, nil, now)
-	data, ttl := newPage([]*Entry{e}, 0).Encode(codecKey, now, noLimit)
+	data, ttl := newPage([]*Entry{e}, tolerance{}).Encode(codecKey, now, noLimit)
 	page, err := DecodePage(data, codecKey, ttl, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[len(data)-1] = 'x'
+	data[len(data)-2] = 'x' // the last byte says that it has no compressed forms
 	if body := page.entries[0].body; body[len(body)-1] != 'x' {
 		t.Error("the body is a copy")
 	}

@@ -217,7 +217,7 @@ func TestUnwatched_IsAnOrdinaryCache(t *testing.T) {
 	w := newWorld(t, nil)
 	upstream := httptest.NewServer(counted(`Cache-Groups: "users"`))
 	defer upstream.Close()
-	w.cache = newCache(t, upstream.URL, cache.Unwatched{}, func(c *cache.Config) { c.TrustTags = true })
+	w.cache = newCache(t, upstream.URL, cache.NewUnwatched(), func(c *cache.Config) { c.TrustTags = true })
 	w.proxy = httptest.NewServer(w.cache)
 	defer w.proxy.Close()
 	w.get("/a")

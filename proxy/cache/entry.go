@@ -34,12 +34,14 @@ type Entry struct {
 	readAt   time.Time
 	received time.Time
 
-	etag         string
-	lastModified time.Time
-	said         []string // the Cache-Status lines of caches behind this one
-	used         atomic.Int64
-	use          *use // set before it is stored
-	moment       atomic.Pointer[moment]
+	validators rules.Validators
+	unclean    bool     // net/http would send fields as something else than they are
+	said       []string // the Cache-Status lines of caches behind this one
+	targeted   []string // the CDN-Cache-Control lines, which no client gets
+	used       atomic.Int64
+	use        *use // set before it is stored
+	moment     atomic.Pointer[moment]
+	forms      atomic.Pointer[forms] // see Cache.form
 }
 
 // field is a line of a header as http.Header holds it. The values are shared
@@ -63,7 +65,9 @@ func newEntry(status int, h http.Header, body []byte, t rules.Terms, varied []st
 	e := &Entry{status: status, body: body, terms: t, varied: varied, received: received}
 	e.used.Store(received.Unix())
 	e.said = slices.Clip(h["Cache-Status"])
-	e.add("Date", []string{received.UTC().Format(http.TimeFormat)}) // RFC 9110, section 6.6.1
+	if len(h["Date"]) == 0 {
+		e.add("Date", []string{received.UTC().Format(http.TimeFormat)}) // RFC 9110, section 6.6.1
+	}
 	if status != http.StatusNoContent {
 		e.add("Content-Length", []string{strconv.Itoa(len(body))})
 	}
@@ -75,19 +79,21 @@ func newEntry(status int, h http.Header, body []byte, t rules.Terms, varied []st
 	return e
 }
 
-// add adds a field; of several of a name the last one counts.
+// add adds a field.
 func (e *Entry) add(name string, values []string) {
 	f := field{name, values}
 	e.fields = append(e.fields, f)
+	e.unclean = e.unclean || !isClean(name, values)
 	if repeatedBy304(name) {
 		e.notModified = append(e.notModified, f)
 	}
-	switch {
-	case len(values) == 0:
-	case name == "Etag":
-		e.etag = values[0]
-	case name == "Last-Modified":
-		e.lastModified, _ = http.ParseTime(values[0]) // zero if it is no date
+	switch said := rules.ValidatorsOf(http.Header{name: values}); name {
+	case "Etag":
+		e.validators.ETag = said.ETag
+	case "Last-Modified":
+		e.validators.LastModified = said.LastModified
+	case "Date":
+		e.validators.Date = said.Date
 	}
 }
 
@@ -147,9 +153,12 @@ func (e *Entry) size() int {
 	for _, f := range e.fields {
 		n += fieldSize(f.name, f.values)
 	}
-	n += fieldSize("", e.terms.Vary) + fieldSize("", e.varied) + fieldSize("", e.said)
+	n += fieldSize("", e.terms.Vary) + fieldSize("", e.varied) + fieldSize("", e.said) + fieldSize("", e.targeted)
 	for _, tag := range e.tags {
 		n += len(tag) + 16
+	}
+	for _, form := range e.compressedForms() {
+		n += form.size()
 	}
 	return n + 8*len(e.deps)
 }

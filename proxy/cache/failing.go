@@ -25,12 +25,15 @@ func failing(status int) bool {
 // would get an empty 200.
 var nobody = &origin.Failure{Status: http.StatusBadGateway, Err: errNobody}
 
-// fallback is what may be served while the upstream fails, or nil.
-func (c *Cache) fallback(miss found) *Entry {
+// fallback is what may be served while the upstream fails, or nil. It is away if
+// it does not answer at all, which is more than to answer that it fails: then
+// there is nobody who could say that the data is another (RFC 9111, section
+// 4.2.4).
+func (c *Cache) fallback(miss found, away bool) *Entry {
 	if miss.entry == nil {
 		return nil
 	}
-	if s := c.stand(miss.entry, time.Now()); s.fresh || s.ifError {
+	if s := c.stand(miss.entry, time.Now()); s.fresh || s.ifError || s.ifAway && away {
 		return miss.entry
 	}
 	return nil
@@ -45,6 +48,9 @@ func (t *fetch) failed(w http.ResponseWriter, err error) {
 		return
 	case errNotModified:
 		t.sendNotModified(w)
+		return
+	case errUnconfirmed:
+		t.again = true
 		return
 	case errServeStale:
 		t.c.sendStale(w, &t.q, t.miss.entry, t.miss.reason, t.response.StatusCode)
@@ -64,7 +70,8 @@ func (t *fetch) failed(w http.ResponseWriter, err error) {
 // answerFailure answers a request whose fetch failed: from what is there, if
 // that is allowed.
 func (c *Cache) answerFailure(w http.ResponseWriter, q *request, miss found, f *origin.Failure, collapsed bool) {
-	if e := c.fallback(miss); e != nil {
+	away := f.Status == http.StatusBadGateway || f.Status == http.StatusGatewayTimeout // and not our own queue
+	if e := c.fallback(miss, away); e != nil {
 		c.sendStale(w, q, e, miss.reason, 0)
 		return
 	}
@@ -80,10 +87,11 @@ func (c *Cache) sendStale(w http.ResponseWriter, q *request, e *Entry, reason st
 	c.send(w, q, e, forwarded{why: "stale", status: status, detail: reason})
 }
 
-// hasAlready evaluates the client's preconditions on the upstream's response.
+// hasAlready evaluates the client's preconditions on the upstream's response. A
+// 304 would lose a Set-Cookie.
 func (t *fetch) hasAlready() bool {
-	modified, _ := http.ParseTime(t.header.Get("Last-Modified")) // zero if there is none
-	return rules.NotModified(t.q.header, t.header.Get("ETag"), modified)
+	return len(t.response.Header["Set-Cookie"]) == 0 &&
+		rules.Evaluate(http.MethodGet, t.q.header, t.response.StatusCode, rules.ValidatorsOf(t.header)) == rules.NotModified
 }
 
 // sendNotModified answers with a 304 in the place of a 200 that the client has.
@@ -95,5 +103,5 @@ func (t *fetch) sendNotModified(w http.ResponseWriter) {
 		}
 	}
 	status := append(t.header["Cache-Status"], t.how.String())
-	answer{http.StatusNotModified, fields, t.header["Age"], status, nil}.write(w, t.q.head)
+	answer{status: http.StatusNotModified, fields: fields, age: t.header["Age"], cacheStatus: status}.write(w, t.q.head)
 }

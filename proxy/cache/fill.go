@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"walcache/proxy/coherence"
@@ -21,11 +22,15 @@ type fetch struct {
 	client context.Context // ends when the client leaves
 	cancel context.CancelFunc
 	detach func() bool // ends what cancels the fetch when the client leaves
+	abort  func()      // ends a write to the client that does not end
 
 	// evaluates says that the client's preconditions are kept from the upstream,
 	// whose 304 would be of no use to others, and evaluated here. What is for one
 	// client only goes to it whole: a 304 would lose its Set-Cookie.
 	evaluates bool
+	asked     []*Entry // what is stored, and the upstream is asked about
+	again     bool     // it is to be asked without
+	confirmed *Entry   // the one of them that a 304 selects; nil if there was none
 
 	release  func() // gives back the slot
 	began    time.Time
@@ -35,15 +40,17 @@ type fetch struct {
 	response *http.Response
 	header   http.Header // of the response, without ours
 	said     contract
+	targeted []string // see Entry.targeted
 	terms    rules.Terms
 	how      forwarded
-	kept     *copiedBody // nil if no copy is kept
+	kept     *seat // of the body, for the client; nil if no copy is kept
 }
 
 // Answers other than the upstream's own, as Exchange.Response names them.
 var (
 	errNobody      = errors.New("the client has left")
 	errNotModified = errors.New("the client has this answer")
+	errUnconfirmed = errors.New("the upstream confirms what it was not asked about")
 	errServeStale  = errors.New("the upstream fails, and there is an older answer")
 )
 
@@ -53,8 +60,12 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 	// A fetch does not end with its client as long as others may want what it
 	// brings.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	t := &fetch{c: c, q: q, miss: miss, flight: f, client: client, cancel: cancel, release: func() {}}
-	t.evaluates = f != nil || !q.Credentials && !c.marks.has(q.key)
+	t := &fetch{c: c, q: q, miss: miss, flight: f, client: client, cancel: cancel, abort: aborter(w), release: func() {}}
+	stored := c.askable(&q, time.Now())
+	t.evaluates = f != nil || !q.Credentials && (len(stored) > 0 || !c.marks.has(q.key))
+	if t.evaluates {
+		t.asked = stored
+	}
 	defer t.leave()
 	queue := ctx
 	if f == nil {
@@ -68,8 +79,16 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 		return
 	}
 	t.release = release
+	t.ask(w, r.WithContext(ctx))
+	if t.again {
+		t.asked = nil
+		t.ask(w, r.WithContext(ctx))
+	}
+}
+
+func (t *fetch) ask(w http.ResponseWriter, r *http.Request) {
 	t.begin()
-	c.origin.Forward(w, r.WithContext(ctx), q.view, &origin.Exchange{
+	t.c.origin.Forward(w, r, t.q.view, &origin.Exchange{
 		Request:  t.alter,
 		Response: t.answered,
 		Failed:   t.failed,
@@ -97,44 +116,73 @@ func (t *fetch) begin() {
 // alter makes the request one whose answer is good for others too.
 func (t *fetch) alter(h http.Header) {
 	t.c.require(h)
-	h.Set("Accept-Encoding", rules.ReduceEncoding(t.q.header["Accept-Encoding"]))
-	if reduced := rules.ReduceAccept(t.q.header["Accept"], t.q.mediaTypes); reduced != "" {
-		h.Set("Accept", reduced)
-	}
+	t.q.reduce(h)
 	if t.evaluates {
-		h.Del("If-None-Match")
-		h.Del("If-Modified-Since")
+		rules.Condition(h, validatorsOf(t.asked))
+	}
+}
+
+// reduce leaves of what a client accepts the one thing that it likes best.
+func (q *request) reduce(h http.Header) {
+	h.Set("Accept-Encoding", rules.ReduceEncoding(q.header["Accept-Encoding"]))
+	if reduced := rules.ReduceAccept(q.header["Accept"], q.mediaTypes); reduced != "" {
+		h.Set("Accept", reduced)
 	}
 }
 
 // answered decides what becomes of the response, when its header has arrived.
 func (t *fetch) answered(res *http.Response) error {
-	c := t.c
+	c, status := t.c, res.StatusCode
 	t.response, t.received = res, time.Now()
-	t.terms = c.policy.Terms(t.q.Asker, replyOf(res), t.began, t.received)
+	if status == http.StatusNotModified && len(t.asked) > 0 && !t.confirms(res) {
+		return errUnconfirmed
+	}
+	t.terms = t.termsOf(res)
+	if t.terms.Shared {
+		c.addVary(res)
+	}
+	t.targeted = res.Header["Cdn-Cache-Control"]
 	t.said = takeContract(res.Header)
-	t.header = res.Header.Clone()
+	t.header = rules.Storable(res.Header, t.terms.Omit).Clone()
+	var p provenance
 	refusal := t.terms.Refusal
 	if refusal == "" {
-		_, refusal = c.prove(t.q.key, t.stamp, t.said)
+		p, refusal = c.prove(t.q.key, t.stamp, t.said)
 	}
-	if t.terms.Shared && (refusal == "" || t.flight != nil) {
-		t.keepCopy()
-	} else {
-		t.refuse(refusal)
-	}
+	t.keepOrRefuse(p, refusal)
 	t.how = missed(t.miss.reason, refusal)
-	t.how.status, t.how.stored = res.StatusCode, refusal == ""
+	t.how.status, t.how.stored = status, refusal == ""
 	t.how.addTo(res.Header)
 	switch {
 	case t.client.Err() != nil:
 		return errNobody
-	case failing(res.StatusCode) && c.fallback(t.miss) != nil:
+	case failing(status) && c.fallback(t.miss, false) != nil:
 		return errServeStale
-	case t.evaluates && t.terms.Shared && res.StatusCode == http.StatusOK && t.hasAlready():
+	case t.evaluates && (t.terms.Shared || refusal == "") && res.StatusCode == http.StatusOK && t.hasAlready():
 		return errNotModified
 	}
 	return nil
+}
+
+// keepOrRefuse keeps what is to be stored, or is for others who wait for it.
+func (t *fetch) keepOrRefuse(p provenance, refusal string) {
+	if refusal == "" && !t.terms.Shared {
+		// It is kept for one client after the other, and none of them waits.
+		t.c.marks.set(t.q.key)
+		t.land(outcome{})
+	}
+	switch {
+	case refusal != "" && (!t.terms.Shared || t.flight == nil):
+		if t.confirmed != nil {
+			t.c.forbidden(&t.q, t.confirmed, t.terms)
+		}
+		t.refuse(refusal)
+	case t.confirmed != nil:
+		t.copied(t.confirmed.body, nil)
+		t.release()
+	default:
+		t.keepCopy(p, refusal)
+	}
 }
 
 func replyOf(res *http.Response) rules.Reply {
@@ -142,26 +190,53 @@ func replyOf(res *http.Response) rules.Reply {
 	return rules.Reply{Status: res.StatusCode, Header: res.Header, Length: res.ContentLength, Framed: framed}
 }
 
-// keepCopy has the body copied on its way to the client. Waiters get what is
-// left of their patience for it.
-func (t *fetch) keepCopy() {
+// termsOf are the terms of the response. What is longer than what is stored may
+// all the same be shared with those who wait for it.
+func (t *fetch) termsOf(res *http.Response) rules.Terms {
+	reply := replyOf(res)
+	tooLong := reply.Length > t.c.policy.MaxObject
+	if tooLong {
+		reply.Length = -1
+	}
+	terms := t.c.policy.Terms(t.q.Asker, reply, t.began, t.received)
+	if tooLong && terms.Refusal == "" {
+		terms.Refusal = rules.RefusedTooLarge
+	}
+	return terms
+}
+
+// keepCopy has the body copied on its way to the client and to those who wait.
+func (t *fetch) keepCopy(p provenance, refusal string) {
 	if t.detach != nil {
 		t.detach()
 	}
-	impatience := time.AfterFunc(bodyPatience, func() { t.land(outcome{}) }) // no harm if nobody waits
-	t.kept = newCopiedBody(t.response.Body, t.response.ContentLength, t.c.policy.MaxObject, t.cancel, func(body []byte, err error) {
-		impatience.Stop()
+	body := newStream(t.response.Body, t.response.ContentLength, t.c.policy.MaxObject, t.cancel, func(body []byte, err error) {
 		t.copied(body, err)
 		t.release()
 	})
+	body.cut = func() { t.c.count.cutOff.Add(1) }
+	t.kept = newSeat(t.client, t.abort)
+	body.join(t.kept)
 	t.response.Body = t.kept
-	context.AfterFunc(t.client, t.kept.abandon)
+	if t.flight != nil && t.terms.Shared {
+		head := sync.OnceValue(func() *Entry { return t.head(p, refusal) }) // if anybody waits
+		t.c.flights.show(t.flight, &arriving{head, refusal, body})
+	}
 }
 
-// bodyPatience is how long those who wait for an answer wait for its body, once
-// they could have had its header themselves. For the header they wait as long
-// as the upstream may take: a slow query is what must not run twice.
-const bodyPatience = time.Second
+// head is an entry of the response without its body. What is too long for an
+// entry is judged like one, by those who ask while it arrives.
+func (t *fetch) head(p provenance, refusal string) *Entry {
+	if refusal == rules.RefusedTooLarge {
+		p, refusal = t.c.prove(t.q.key, t.stamp, t.said)
+	}
+	e := t.entry(nil)
+	e.hasLength(t.response.ContentLength)
+	if refusal == "" {
+		e.hasProvenance(p, t.began)
+	}
+	return e
+}
 
 // refuse lets go of an answer that is for one client only, or too long.
 func (t *fetch) refuse(reason string) {
@@ -191,20 +266,29 @@ func (t *fetch) copied(body []byte, err error) {
 		t.land(outcome{failure: &origin.Failure{Status: http.StatusBadGateway, Err: err}})
 		return
 	}
-	e := newEntry(t.response.StatusCode, t.header, body, t.terms, t.q.fieldValues(t.terms.Vary), t.received)
+	e := t.entry(body)
 	refusal := t.terms.Refusal
 	if refusal == "" {
 		var p provenance
 		if p, refusal = c.prove(t.q.key, t.stamp, t.said); refusal == "" {
 			e.hasProvenance(p, t.began)
-			c.put(t.q.key, e)
-			c.marks.clear(t.q.key)
+			c.put(t.q.key, e, t.flight.written)
+			if t.terms.Shared {
+				c.marks.clear(t.q.key)
+			}
 		}
 	}
 	if refusal != "" {
 		c.count.refused.add(refusal)
 	}
 	t.land(outcome{entry: e, refusal: refusal})
+}
+
+// entry makes one of the response.
+func (t *fetch) entry(body []byte) *Entry {
+	e := newEntry(t.response.StatusCode, t.header, body, t.terms, t.q.fieldValues(t.terms.Vary), t.received)
+	e.targeted = t.targeted
+	return e
 }
 
 // land ends the flight, if there is one.

@@ -29,7 +29,7 @@ type database struct {
 }
 
 func newDatabase() *database {
-	d := &database{Tracker: coherence.NewTracker(1<<12, 1000*time.Hour), at: 100}
+	d := &database{Tracker: coherence.NewTracker(1<<15, 1000*time.Hour), at: 100}
 	d.SetCatalog(&coherence.Catalog{Tables: map[string]coherence.Table{
 		"properties": {Columns: map[string]coherence.Kind{"id": coherence.Integer, "location": coherence.Text}},
 		"users":      {},

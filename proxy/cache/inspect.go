@@ -33,7 +33,7 @@ type Variant struct {
 
 // Moved is something that an answer depends on, and that changed.
 type Moved struct {
-	What string `json:"what"` // a tag, a floor, or the purge of the URL
+	What string `json:"what"` // a tag, a floor, a group, or the purge of the URL
 	From string `json:"from"` // that the answer is as of
 	To   string `json:"to"`
 }
@@ -58,7 +58,7 @@ type RouteStats struct {
 // Inspect looks at what is stored under a URL, in memory and below, and changes
 // nothing. The error is about the URL.
 func (c *Cache) Inspect(ctx context.Context, text string) ([]Variant, error) {
-	key, err := ParseKey(text)
+	key, err := c.KeyOf(text)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (c *Cache) variant(key Key, e *Entry, layer Layer) Variant {
 	age := e.age(now)
 	v := Variant{
 		URL: key.URL(), Layer: layer.String(), Varied: map[string]string{}, Status: e.status, Bytes: len(e.body), State: "fresh",
-		Age: age.Seconds(), TTL: (e.terms.Lifetime - age).Seconds(),
+		Age: age.Seconds(), TTL: e.ends().Sub(now).Seconds(),
 		AsOf: e.asOf.String(), Tags: []string{}, Whole: e.whole, Moved: []Moved{},
 	}
 	if s := c.stand(e, now); !s.fresh {
@@ -161,6 +161,11 @@ func (c *Cache) moves(key Key, e *Entry) []coherence.Move {
 	}
 	if at := c.truth.MovedAt(key.hash()); at > e.asOf.LSN {
 		moves = append(moves, coherence.Move{Name: "purge of the URL", At: at})
+	}
+	for _, tag := range e.tags[:min(len(e.tags), maxGroups)] {
+		if at := c.truth.MovedAt(key.group(string(tag))); at > e.asOf.LSN {
+			moves = append(moves, coherence.Move{Name: "group " + string(tag), At: at})
+		}
 	}
 	slices.SortStableFunc(moves, func(a, b coherence.Move) int { return cmp.Compare(b.At, a.At) })
 	return moves
@@ -273,6 +278,16 @@ func (c *Cache) Keep(ctx context.Context) error {
 	}
 }
 
+// KeyOf is the key of the page that a client gets who asks for a URL. c may be
+// nil, of a process that has no cache.
+func (c *Cache) KeyOf(text string) (Key, error) {
+	key, err := ParseKey(text)
+	if c != nil {
+		key.Target = c.ignoreQuery.reduce(key.Target)
+	}
+	return key, err
+}
+
 // ParseKey reads a URL as a client asks for it, path and query byte for byte.
 func ParseKey(text string) (Key, error) {
 	u, err := url.Parse(text)
@@ -295,7 +310,7 @@ func ParseKey(text string) (Key, error) {
 func NewSample(body []byte, lifetime time.Duration) *Page {
 	now := time.Now()
 	e := newEntry(200, nil, body, rules.Terms{Shared: true, Lifetime: lifetime}, nil, now)
-	return newPage([]*Entry{e}, 0)
+	return newPage([]*Entry{e}, tolerance{})
 }
 
 // Sample is the body of the first answer of a page, nil if there is none.

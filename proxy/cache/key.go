@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 
@@ -21,25 +20,34 @@ const maxKey = 4 << 10
 func (k Key) Size() int { return len(k.Scheme) + len(k.Host) + len(k.Target) }
 
 // String writes the key as a URL, by which no two keys are alike. Below the
-// host may stand what a trusted proxy said of it.
-func (k Key) String() string { return k.Scheme + "://" + k.Host + k.Target }
+// host may stand what a trusted proxy said of it, and then the target below that:
+// or a prefix that it said would be the beginning of another target.
+func (k Key) String() string {
+	if strings.Contains(k.Host, "\n") {
+		return k.Scheme + "://" + k.Host + "\n" + k.Target
+	}
+	return k.Scheme + "://" + k.Host + k.Target
+}
+
+// clone is the key in memory of its own.
+func (k Key) clone() Key {
+	return Key{strings.Clone(k.Scheme), strings.Clone(k.Host), strings.Clone(k.Target)}
+}
 
 // hash is what the page can be purged by.
 func (k Key) hash() coherence.Hash { return coherence.PageHash(k.URL()) }
+
+// group is what the pages of this one's origin in a group can be purged by.
+func (k Key) group(name string) coherence.Hash {
+	return coherence.GroupHash(Key{Scheme: k.Scheme, Host: k.Host}.URL(), name)
+}
 
 // URL is the page's URL as a client would write it: the host in lower case, the
 // scheme's own port left out.
 func (k Key) URL() string {
 	scheme := strings.ToLower(k.Scheme)
 	host, _, _ := strings.Cut(k.Host, "\n")
-	host = strings.ToLower(host)
-	switch scheme {
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	}
-	return scheme + "://" + host + k.Target
+	return scheme + "://" + rules.Authority(scheme, host) + k.Target
 }
 
 // fieldValue is the request's value for a field that Vary names.
@@ -54,17 +62,6 @@ func (q *request) fieldValues(names []string) []string {
 		values[i] = q.fieldValue(name)
 	}
 	return values
-}
-
-// inBothSpellings adds the names with "_" for "-". To a service behind CGI or
-// WSGI they are the same, and api_key is what some clients send.
-func inBothSpellings(names []string) []string {
-	for _, name := range names {
-		if strings.Contains(name, "-") {
-			names = append(names, http.CanonicalHeaderKey(strings.ReplaceAll(name, "-", "_")))
-		}
-	}
-	return names
 }
 
 // flightKey groups requests that one answer may serve: those alike in what the

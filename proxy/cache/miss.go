@@ -24,33 +24,19 @@ func (c *Cache) miss(w http.ResponseWriter, r *http.Request, q request, page *Pa
 			c.lead(w, r, q, miss, f)
 			return
 		}
-		if !c.wait(r.Context(), f) {
-			sendFailure(w, nobody, missed(miss.reason, ""))
+		waits := waiter{c: c, w: w, client: r.Context(), q: &q, miss: miss, flight: f, arrival: arrival}
+		result := waits.await()
+		if result == answered {
 			return
 		}
-		if f.outcome.alone() {
+		if result == onItsOwn {
 			break
-		}
-		if c.share(w, &q, f, f.beganAfter(arrival), miss) {
-			return
 		}
 		waited = f
 		page = c.store.Get(q.key)
 	}
 	c.countMiss(&q, miss)
 	c.fetch(r.Context(), w, r, q, miss, nil)
-}
-
-// wait waits until a flight has landed, or the client has left.
-func (c *Cache) wait(client context.Context, f *flight) bool {
-	c.count.waiting.Add(1)
-	defer c.count.waiting.Add(-1)
-	select {
-	case <-f.done:
-		return true
-	case <-client.Done():
-		return false
-	}
 }
 
 // mayWait reports whether a request may wait for others' answers, and they for
@@ -69,35 +55,17 @@ func (c *Cache) lead(w http.ResponseWriter, r *http.Request, q request, miss fou
 	// 1. A request finds nothing fresh. 2. The flight that fetches it lands. 3.
 	// The request finds no flight, and so leads one: for what is in the store by
 	// now.
-	now := time.Now()
-	if again := c.look(&q, c.store.Get(q.key), Memory, now); again.fresh {
+	again := c.look(&q, c.store.Get(q.key), Memory, time.Now())
+	if !again.fresh {
+		again = c.elsewhere(&q, f)
+	}
+	if again.fresh {
 		c.flights.end(f, outcome{entry: again.entry})
-		c.hit(w, &q, again, now)
+		c.hit(w, &q, again, time.Now())
 		return
 	}
 	c.countMiss(&q, miss)
 	c.fetch(r.Context(), w, r, q, miss, f)
-}
-
-// share answers a request with the outcome of a flight, if the request may have
-// it: the flight began after the request arrived, or its answer is fresh.
-func (c *Cache) share(w http.ResponseWriter, q *request, f *flight, beganAfter bool, miss found) bool {
-	e := f.outcome.entry
-	switch {
-	case f.outcome.failure != nil:
-		c.answerFailure(w, q, miss, f.outcome.failure, true)
-	case !e.matches(q), !e.permits(q), !beganAfter && !c.standFor(q, e, time.Now()).fresh:
-		return false
-	case failing(e.status) && c.fallback(miss) != nil:
-		c.sendStale(w, q, miss.entry, miss.reason, e.status)
-	default:
-		how := missed(miss.reason, f.outcome.refusal)
-		how.status, how.stored, how.collapsed = e.status, f.outcome.refusal == "", true
-		c.send(w, q, e, how)
-	}
-	c.countMiss(q, miss)
-	c.count.coalesced.Add(1)
-	return true
 }
 
 // refresh has one request replace what is served stale meanwhile.
@@ -113,7 +81,13 @@ func (c *Cache) refresh(r *http.Request, q request, page *Page, stale found) {
 	r = r.Clone(context.Background())
 	r.Method, q.head = http.MethodGet, false // the answer to a HEAD has no body to store
 	q.header = endToEnd(r.Header)
-	go c.fetch(gone, nowhere{}, r, q, stale, f)
+	go func() {
+		if elsewhere := c.elsewhere(&q, f); elsewhere.fresh {
+			c.flights.end(f, outcome{entry: elsewhere.entry})
+			return
+		}
+		c.fetch(gone, nowhere{}, r, q, stale, f)
+	}()
 }
 
 // nowhere is the client of a refresh.

@@ -9,6 +9,7 @@ import (
 // first. It is immutable; a writer replaces it.
 type Page struct {
 	entries []*Entry
+	window  time.Duration // see Entry.useless
 	expires time.Time
 	size    int
 }
@@ -17,7 +18,8 @@ type Page struct {
 // make up at will, and that a service names in Vary, must not fill the memory.
 const maxVariants = 32
 
-// Expires is when none of its answers can be of use any more.
+// Expires is when memory has no use for any of its answers any more. Elsewhere
+// they are of use for less long: see Encode.
 func (p *Page) Expires() time.Time { return p.expires }
 
 // Size is what it takes up in memory, in bytes, near enough, without its key.
@@ -48,20 +50,21 @@ func (e *Entry) matches(q *request) bool {
 // with returns a page that has one more variant, in the place of the one that
 // it replaces. Variants of no more use are left out, and if there are still too
 // many, the one that has not been asked for the longest.
-func (p *Page) with(e *Entry, keep time.Duration, now time.Time) *Page {
+func (p *Page) with(e *Entry, tol tolerance, now time.Time) *Page {
 	entries := []*Entry{e}
 	if p != nil {
 		for _, old := range p.entries {
-			if !old.sameVariant(e) && now.Before(old.useless(keep)) {
+			e.inherit(old)
+			if !old.sameVariant(e) && now.Before(old.forgotten(tol)) {
 				entries = append(entries, old)
 			}
 		}
 	}
-	return newPage(entries, keep)
+	return newPage(entries, tol)
 }
 
 // newPage makes a page of entries, the first of which it keeps in any case.
-func newPage(entries []*Entry, keep time.Duration) *Page {
+func newPage(entries []*Entry, tol tolerance) *Page {
 	for len(entries) > maxVariants {
 		least := 1
 		for i, e := range entries[1:] {
@@ -71,12 +74,10 @@ func newPage(entries []*Entry, keep time.Duration) *Page {
 		}
 		entries = slices.Delete(entries, least, least+1)
 	}
-	p := &Page{entries: entries}
+	p := &Page{entries: entries, window: tol.window()}
 	for _, e := range entries {
 		p.size += e.size()
-		if u := e.useless(keep); u.After(p.expires) {
-			p.expires = u
-		}
+		p.expires = later(p.expires, e.forgotten(tol))
 	}
 	return p
 }
@@ -85,14 +86,14 @@ func newPage(entries []*Entry, keep time.Duration) *Page {
 // or this one if there is nothing to gain. Two processes write the page of a
 // key in any order, so of a variant that both have the one of the later data
 // counts.
-func (p *Page) merge(other *Page, keep time.Duration, now time.Time) *Page {
+func (p *Page) merge(other *Page, tol tolerance, now time.Time) *Page {
 	var entries []*Entry
 	if p != nil {
 		entries = slices.Clone(p.entries)
 	}
 	gained := false
 	for _, e := range other.entries {
-		if !now.Before(e.useless(keep)) {
+		if !now.Before(e.forgotten(tol)) {
 			continue
 		}
 		i := slices.IndexFunc(entries, e.sameVariant)
@@ -110,7 +111,7 @@ func (p *Page) merge(other *Page, keep time.Duration, now time.Time) *Page {
 		return p
 	}
 	slices.SortStableFunc(entries, func(a, b *Entry) int { return b.received.Compare(a.received) })
-	return newPage(entries, keep)
+	return newPage(entries, tol)
 }
 
 // supersedes reports whether an entry has later data than one of the same
@@ -127,9 +128,47 @@ func (e *Entry) sameVariant(other *Entry) bool {
 	return slices.Equal(e.terms.Vary, other.terms.Vary) && slices.Equal(e.varied, other.varied)
 }
 
-// useless is when an entry can serve no request any more: after its lifetime
-// and the larger of its windows. keep is the window of the configuration.
-func (e *Entry) useless(keep time.Duration) time.Time {
-	window := max(e.terms.WhileRevalidate, e.terms.IfError, keep)
-	return e.received.Add(e.terms.Lifetime - e.terms.InitialAge + window)
+// useless is when an entry can serve no request any more, as long as the
+// upstream answers: after its lifetime and the larger of its windows. window is
+// that of the configuration.
+func (e *Entry) useless(window time.Duration) time.Time {
+	if e.terms.Revalidate {
+		return e.received
+	}
+	return e.ends().Add(max(e.terms.WhileRevalidate, e.terms.IfError, window))
+}
+
+// ends is when the lifetime of an entry is over. One that is confirmed at each use
+// has none.
+func (e *Entry) ends() time.Time {
+	if e.terms.Revalidate {
+		return e.received
+	}
+	return e.received.Add(e.terms.Lifetime - e.terms.InitialAge)
+}
+
+// retention is how long after its lifetime an answer that has a validator stays
+// in memory: asked about, it spares the upstream a body. Most of what is asked
+// for again is within the hour; what is not gives way to what is long before,
+// where memory is short.
+const retention = time.Hour
+
+// forgotten is when memory has no use for an entry any more: neither can it be
+// served, also if the upstream is away, nor need the upstream be asked about it.
+func (e *Entry) forgotten(tol tolerance) time.Time {
+	at := e.useless(tol.window())
+	if !e.terms.NoStale {
+		at = later(at, e.ends().Add(tol.expiredIfError))
+	}
+	if e.validators.Any() {
+		at = later(at, e.ends().Add(retention))
+	}
+	return at
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"time"
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/rules"
@@ -21,7 +22,7 @@ func TestAsks_PragmaCountsOnlyWithoutCacheControl(t *testing.T) {
 		{header("Cache-Control: max-age=0"), true},
 	} {
 		q := request{asks: rules.Asks(test.header)}
-		if q.wantsProof() != test.proof {
+		if q.takes(time.Second, time.Hour) == test.proof {
 			t.Errorf("%v: %v", test.header, !test.proof)
 		}
 	}

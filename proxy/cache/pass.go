@@ -1,15 +1,16 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
 
 	"walcache/proxy/coherence"
 	"walcache/proxy/origin"
+	"walcache/proxy/rules"
 )
 
 // pass forwards a request that the cache does not answer, streaming in both
@@ -31,8 +32,8 @@ func (c *Cache) pass(w http.ResponseWriter, r *http.Request, v origin.View, limi
 			takeContract(res.Header)
 			how.status = res.StatusCode
 			how.addTo(res.Header)
-			if unsafe(r.Method) {
-				c.awaitWrite(r.Context())
+			if rules.Unsafe(r.Method) {
+				c.awaitWrite(r.Context(), c.invalidate(v, res.StatusCode, res.Header))
 			}
 			return nil
 		},
@@ -50,6 +51,9 @@ func (c *Cache) require(h http.Header) {
 	if known := c.truth.Known(); known != (coherence.Position{}) {
 		h.Set("Min-LSN", known.String())
 	}
+	if c.compressor != nil {
+		nameOrigins(h)
+	}
 }
 
 func (c *Cache) passFailed(w http.ResponseWriter, err error, how forwarded) {
@@ -60,40 +64,32 @@ func (c *Cache) passFailed(w http.ResponseWriter, err error, how forwarded) {
 	}
 }
 
-// awaitWrite waits until the cache knows of what a request has written, so that
-// whoever is told that it succeeded will not read what was before. It does not
-// wait for long: what was read before it is at most as stale as without it.
-func (c *Cache) awaitWrite(ctx context.Context) {
-	if c.catchUp == nil || c.writeWait <= 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.writeWait)
-	defer cancel()
-	if err := c.catchUp(ctx); err != nil {
-		c.count.writeWaits.Add(1)
-		c.log.Debug("answered a write before all its changes were known", "err", err)
-	}
-}
-
-// unsafe reports whether a method may change something (RFC 9110, section
-// 9.2.1).
-func unsafe(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		return false
-	}
-	return true
-}
-
-// isBypassed reports whether a pattern matches the path: as sent, decoded, or
-// in the simplest of the forms that a service may take to be the same, with a
-// slash at its end and without.
-func (c *Cache) isBypassed(r *http.Request) bool {
-	raw, _, _ := strings.Cut(r.RequestURI, "?")
-	simplest := path.Clean(r.URL.Path)
-	return slices.ContainsFunc([]string{raw, r.URL.Path, simplest, simplest + "/"}, func(path string) bool {
+// isBypassed reports whether a pattern matches the path of a target: as sent,
+// decoded, or in one of the forms that a service may take to be the same, with a
+// slash at its end and without. A path too many costs a fetch, one too few is
+// somebody's page in the cache.
+func (c *Cache) isBypassed(target, decoded string) bool {
+	raw, _, _ := strings.Cut(target, "?")
+	simplest, loosest := path.Clean(decoded), loosest(decoded)
+	return slices.ContainsFunc([]string{raw, decoded, simplest, simplest + "/", loosest, loosest + "/"}, func(path string) bool {
 		return anyMatches(c.bypass, path)
 	})
+}
+
+// loosest is what the most lenient of services take a path for: decoded once more,
+// with "\\" for "/", without parameters behind ";" (RFC 3986, section 3.3), which
+// servlets cut off before they look at dots, and in small letters.
+func loosest(decoded string) string {
+	for range 2 {
+		if again, err := url.PathUnescape(decoded); err == nil {
+			decoded = again
+		}
+	}
+	segments := strings.Split(strings.ReplaceAll(decoded, `\`, "/"), "/")
+	for i, segment := range segments {
+		segments[i], _, _ = strings.Cut(segment, ";")
+	}
+	return strings.ToLower(path.Clean("/" + strings.Join(segments, "/")))
 }
 
 // contract is what a service says to this proxy alone.

@@ -20,6 +20,7 @@ func TestPrivate_NobodySeesAnothersBody(t *testing.T) {
 		{"by token, and the origin says nothing", "Authorization", nil},
 		{"by a private header, and the origin says nothing", "X-Api-Key", nil},
 		{"by a private header as CGI spells it, and the origin says nothing", "X_api_key", nil},
+		{"by a private header in a spelling between the two, and the origin says nothing", "X-Api_Key", nil},
 		{"by token, with a lifetime that is not for them", "Authorization", []string{"Cache-Control: max-age=60"}},
 		{"by a cookie that it sets", "X-Who", []string{"Set-Cookie: id=1"}},
 		{"by a Vary that it sends", "Cookie", []string{"Vary: Cookie", "Cache-Control: max-age=60"}},

@@ -1,9 +1,8 @@
 package cache
 
 import (
-	"github.com/dunglas/httpsfv"
-
 	"walcache/proxy/coherence"
+	"walcache/proxy/rules"
 )
 
 // Why an answer is not stored, beside the reasons of rules.Policy.
@@ -60,25 +59,20 @@ func (c *Cache) prove(key Key, stamp coherence.Position, said contract) (p prove
 			p.deps = append(p.deps, tag.Hash())
 		}
 	}
+	for _, tag := range p.tags[:min(len(p.tags), maxGroups)] {
+		p.deps = append(p.deps, key.group(string(tag)))
+	}
 	p.deps = append(p.deps, key.hash())
 	return p, ""
 }
 
-// parseTags reads Cache-Groups, a structured list of strings (RFC 9875). One
-// that is anything else has no tags.
+// parseTags reads the groups of an answer as tags. To the database a group is the part
+// of it that it names, if it names one, and to whoever invalidates groups no more
+// than a name (RFC 9875): so an answer depends on each in two ways.
 func parseTags(lines []string) []coherence.Tag {
-	list, err := httpsfv.UnmarshalList(lines)
-	if err != nil {
-		return nil
-	}
 	var tags []coherence.Tag
-	for _, member := range list {
-		item, _ := member.(httpsfv.Item)
-		tag, ok := item.Value.(string)
-		if !ok {
-			return nil
-		}
-		tags = append(tags, coherence.Tag(tag))
+	for _, group := range rules.Groups(lines) {
+		tags = append(tags, coherence.Tag(group))
 	}
 	return tags
 }

@@ -10,12 +10,17 @@ import (
 	"walcache/proxy/coherence"
 )
 
-// purge moves a hash and nothing else, as a statement about one page or tag.
-func (d *database) purge(hash coherence.Hash) {
+// purge moves these hashes and nothing else, as a statement about pages, groups or
+// tags.
+func (d *database) purge(hashes ...coherence.Hash) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at += 10
-	d.apply(coherence.Change{Hash: hash, At: d.at})
+	var changes []coherence.Change
+	for _, h := range hashes {
+		changes = append(changes, coherence.Change{Hash: h, At: d.at})
+	}
+	d.apply(changes...)
 }
 
 func TestPurge_OfAURLReachesThatPageInAllItsVariants(t *testing.T) {
@@ -98,8 +103,8 @@ func TestOff_EverythingPassesUntilItIsOnAgain(t *testing.T) {
 	w.get("/a")
 	w.wantHit(w.get("/a"), "1")
 	w.db.switchOff(true)
-	for i, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
-		w.wantSays(w.do(method, "/a"), "fwd=bypass", "detail=off")
+	for i, c := range []struct{ method, target string }{{"GET", "/a"}, {"HEAD", "/a"}, {"POST", "/c"}, {"DELETE", "/c"}} {
+		w.wantSays(w.do(c.method, c.target), "fwd=bypass", "detail=off")
 		w.wantFetches(int64(i) + 2)
 	}
 	w.wantSays(w.get("/b"), "fwd=bypass", "detail=off")

@@ -13,7 +13,7 @@ const (
 	missURI      = "uri-miss"
 	missVary     = "vary-miss"
 	missRequest  = "request" // an answer is there and fresh, and the request cannot have it
-	missExpired  = "expired" // its time ran out, and nothing it depends on is known to have changed
+	missExpired  = "expired" // its time ran out, or it has none, and nothing it depends on is known to have changed
 	missChanged  = "changed"
 	missEpoch    = "epoch"
 	missUnproven = "unproven"
@@ -27,17 +27,23 @@ type standing struct {
 	fresh           bool
 	whileRefreshing bool   // may be served stale while a refresh runs
 	ifError         bool   // may be served stale while the upstream fails
+	ifAway          bool   // may be served stale while the upstream does not answer at all
 	reason          string // why it is not fresh
+	detail          string // what to say of a hit, in the place of its layer, or ""
 }
 
-// tolerance is what the operator allows beyond what is fresh, by how long ago
-// the data was read.
+// tolerance is what the operator allows beyond what is fresh.
 type tolerance struct {
+	// How long ago the data may have been read of what changed.
 	grace          time.Duration // at all times
 	changedIfError time.Duration // while the upstream fails
+	// How long the lifetime may be over of what did not change, while the upstream
+	// is disconnected.
+	expiredIfError time.Duration
 }
 
-// window is how long at most it lets an answer be of use after its lifetime.
+// window is how long at most it lets an answer that changed be of use after its
+// lifetime.
 func (tol tolerance) window() time.Duration { return max(tol.grace, tol.changedIfError) }
 
 // stand is the decision whether a stored answer may be used, from its age, the
@@ -48,12 +54,17 @@ func (tol tolerance) stand(t rules.Terms, age time.Duration, verdict coherence.V
 	expired := late >= 0
 	readWithin := func(window time.Duration) bool { return sinceRead >= 0 && sinceRead < window }
 	switch {
+	case verdict == coherence.Fresh && t.Revalidate:
+		return standing{reason: missExpired}
+	case t.Revalidate:
+		return standing{reason: verdict.String()}
 	case verdict == coherence.Fresh && !expired:
 		return standing{fresh: true}
 	case verdict == coherence.Fresh:
 		return standing{
 			whileRefreshing: late < t.WhileRevalidate,
 			ifError:         late < t.IfError,
+			ifAway:          late < tol.expiredIfError && !t.NoStale,
 			reason:          missExpired,
 		}
 	}
@@ -107,15 +118,28 @@ func (c *Cache) look(q *request, page *Page, layer Layer, now time.Time) found {
 	return found{entry: e, layer: layer, standing: c.standFor(q, e, now)}
 }
 
-// standFor judges an entry for a request. One that asks for proof gets nothing
-// that is not known to be fresh.
+// standFor judges an entry for a request, whose client may take what is expired,
+// and may ask for more than what is fresh (RFC 9111, section 5.2.1). That is
+// served all the same if it is known to be what the origin would answer now,
+// whatever its age: what else could its client want?
 func (c *Cache) standFor(q *request, e *Entry, now time.Time) standing {
-	s := c.stand(e, now)
-	if q.wantsProof() {
-		s.whileRefreshing = false
-		if s.fresh && !c.truth.Vouches(now) {
-			s.fresh, s.reason = false, missRequest
-		}
+	s, age := c.stand(e, now), e.age(now)
+	if late := age - e.terms.Lifetime; s.reason == missExpired && late <= q.asks.MaxStale && !e.terms.NoStale && !e.terms.Revalidate {
+		s.fresh, s.detail = true, missExpired
+	}
+	if q.takes(age, e.terms.Lifetime) {
+		return s
+	}
+	s.whileRefreshing = false
+	switch {
+	case !s.fresh:
+	case s.detail == missExpired, q.honoured, !c.truth.Vouches(now):
+		s.fresh, s.reason, s.detail = false, missRequest, ""
+	default:
+		s.detail = proven
 	}
 	return s
 }
+
+// proven is the detail of a hit for a client that asked for the origin's answer.
+const proven = "proven"

@@ -30,6 +30,7 @@ var (
 
 func TestStand(t *testing.T) {
 	tol := tolerance{grace: 2 * time.Second, changedIfError: time.Hour}
+	away := tolerance{expiredIfError: time.Minute}
 	windows := rules.Terms{Lifetime: time.Minute, WhileRevalidate: 10 * time.Second, IfError: 20 * time.Second}
 	for _, test := range []struct {
 		name    string
@@ -51,9 +52,19 @@ func TestStand(t *testing.T) {
 		{"changed and expired: no window of the origin's counts", tol, 61 * time.Second, coherence.Changed, time.Second, standing{ifError: true, reason: missChanged}},
 		{"of another epoch", tol, 1, coherence.OtherEpoch, time.Second, standing{whileRefreshing: true, ifError: true, reason: missEpoch}},
 		{"unproven", tol, 1, coherence.Unproven, time.Second, standing{whileRefreshing: true, ifError: true, reason: missUnproven}},
+		{"expired, and the upstream may be away", away, 119 * time.Second, coherence.Fresh, 0, standing{ifAway: true, reason: missExpired}},
+		{"expired, and the upstream may not be away for that long", away, 120 * time.Second, coherence.Fresh, 0, standing{reason: missExpired}},
+		{"expired, NoStale", away, 119 * time.Second, coherence.Fresh, 0, standing{reason: missExpired}},
+		{"changed, and the upstream may be away", away, 61 * time.Second, coherence.Changed, 0, standing{reason: missChanged}},
+		{"unproven, and the upstream may be away", away, 61 * time.Second, coherence.Unproven, 0, standing{reason: missUnproven}},
+		{"Revalidate", tol, 1, coherence.Fresh, 0, standing{reason: missExpired}},
+		{"Revalidate and expired", tol, 61 * time.Second, coherence.Fresh, 0, standing{reason: missExpired}},
+		{"Revalidate and changed", tol, 1, coherence.Changed, time.Second, standing{reason: missChanged}},
 		{"unproven and expired", tolerance{}, 61 * time.Second, coherence.Unproven, time.Second, standing{reason: missUnproven}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			windows := windows
+			windows.NoStale, windows.Revalidate = strings.Contains(test.name, "NoStale"), strings.Contains(test.name, "Revalidate")
 			if got := test.tol.stand(windows, test.age, test.verdict, test.read); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -15,22 +16,53 @@ type answer struct {
 	status           int
 	fields           []field
 	age, cacheStatus []string
+	part             []field // that take the place of those of the whole body, if this is a part
 	body             []byte
+	unclean          bool // see Entry
 }
 
-// answer makes the response to a request, a 304 if the client has it already
-// (RFC 9110, section 13.2.1: only in place of a success).
-func (e *Entry) answer(h http.Header, age, cacheStatus []string) answer {
-	if e.status == http.StatusOK && rules.NotModified(h, e.etag, e.lastModified) {
-		return answer{http.StatusNotModified, e.notModified, age, cacheStatus, nil}
+// answer makes the response to a request: a 304 if the client has it already, or
+// the part that it asks for. A request with If-Match or If-Unmodified-Since does
+// not come here (cannotUse).
+func (e *Entry) answer(q *request, age, cacheStatus []string) answer {
+	a := answer{status: e.status, fields: e.fields, age: age, cacheStatus: cacheStatus, body: e.body, unclean: e.unclean}
+	switch {
+	case rules.Evaluate(http.MethodGet, q.header, e.status, e.validators) == rules.NotModified:
+		a.status, a.fields, a.body = http.StatusNotModified, e.notModified, nil
+	case e.status == http.StatusOK && len(q.header["Range"]) > 0 && !q.head:
+		e.cut(&a, q.header)
 	}
-	return answer{e.status, e.fields, age, cacheStatus, e.body}
+	return a
+}
+
+// cut makes the answer with the whole of a body the one to a request for a part
+// of it (RFC 9110, sections 14.2, 15.3.7 and 15.5.17).
+func (e *Entry) cut(a *answer, h http.Header) {
+	size := int64(len(e.body))
+	r, outcome := rules.RangeOf(h, e.validators, size)
+	switch outcome {
+	case rules.Partial:
+		a.status, a.body = http.StatusPartialContent, e.body[r.First:r.Last+1]
+		a.part = []field{
+			{"Content-Length", []string{strconv.Itoa(len(a.body))}},
+			{"Content-Range", []string{fmt.Sprintf("bytes %d-%d/%d", r.First, r.Last, size)}},
+		}
+	case rules.Unsatisfiable:
+		a.status, a.fields, a.body = http.StatusRequestedRangeNotSatisfiable, nil, nil
+		a.part = []field{
+			{"Content-Length", []string{"0"}},
+			{"Content-Range", []string{fmt.Sprintf("bytes */%d", size)}},
+		}
+	}
 }
 
 // write sends an answer through net/http.
 func (a answer) write(w http.ResponseWriter, head bool) (sent int) {
 	h := w.Header()
 	for _, f := range a.fields {
+		h[f.name] = f.values
+	}
+	for _, f := range a.part {
 		h[f.name] = f.values
 	}
 	if a.age != nil {
@@ -49,15 +81,25 @@ func (a answer) write(w http.ResponseWriter, head bool) (sent int) {
 // and a layer, and from one by which a URL is remembered to the next.
 const sampleEvery = 64
 
-// hit answers from a fresh entry, and reports whether it is one to be timed. It
-// takes no lock, but for one hit of 64 whose URL has been forgotten (uses.keep).
+// hit answers from a fresh entry, and reports whether it is one to be timed.
 func (c *Cache) hit(w http.ResponseWriter, q *request, f found, now time.Time) (sampled bool) {
+	return c.countHit(f, c.answerHit(q, f, now).write(w, q.head))
+}
+
+// answerHit makes the response of a hit.
+func (c *Cache) answerHit(q *request, f found, now time.Time) answer {
 	m := f.entry.hitAt(now, f.layer)
 	status := m.cacheStatus
-	if q.wantsProof() {
-		status = f.entry.statusLines(hitStatus(f.entry, now, "proven"))
+	if f.detail != "" {
+		status = f.entry.statusLines(hitStatus(f.entry, now, f.detail))
 	}
-	sent := f.entry.answer(q.header, m.age, status).write(w, q.head)
+	return c.form(q, f.entry).answer(q, m.age, status)
+}
+
+// countHit counts a hit and the bytes of its body, and reports whether it is one to
+// be timed. It takes no lock, but for one hit of 64 whose URL has been forgotten
+// (uses.keep).
+func (c *Cache) countHit(f found, sent int) (sampled bool) {
 	u := f.entry.use
 	u.route.hitBytes[f.layer].Add(uint64(sent))
 	if u.hits.Add(1)%sampleEvery == 0 {
@@ -76,7 +118,7 @@ func hitStatus(e *Entry, now time.Time, detail string) string {
 // or stale.
 func (c *Cache) send(w http.ResponseWriter, q *request, e *Entry, how forwarded) {
 	age := []string{strconv.FormatInt(int64(e.age(time.Now())/time.Second), 10)}
-	e.answer(q.header, age, e.statusLines(how.String())).write(w, q.head)
+	c.form(q, e).answer(q, age, e.statusLines(how.String())).write(w, q.head)
 }
 
 // sendFailure answers that there is no response of the upstream.

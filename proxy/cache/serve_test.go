@@ -182,7 +182,7 @@ func TestEncoding_IsReducedBeforeItGoesUpstream(t *testing.T) {
 	}
 }
 
-func TestRange_IsAnsweredInFullOrPassed(t *testing.T) {
+func TestRange_OnAMissGoesUpstreamAndIsNotStored(t *testing.T) {
 	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
 		http.ServeContent(rw, r, "a.txt", noTime, strings.NewReader("0123456789"))
 	})
@@ -191,8 +191,50 @@ func TestRange_IsAnsweredInFullOrPassed(t *testing.T) {
 		t.Errorf("%d %q", r.status, r.body)
 	}
 	w.wantSays(r, "fwd=bypass", "detail=range")
+	w.wantSays(w.get("/a"), "fwd=uri-miss", "stored")
+	w.wantFetches(2)
+}
+
+func TestRange_OfAStoredAnswer(t *testing.T) {
+	const lastModified = "Sun, 22 Nov 2026 12:00:00 GMT"
+	w := newWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+		text("0123456789", `ETag: "v1"`, "Content-Type: text/x", "Last-Modified: "+lastModified, "Date: Sun, 22 Nov 2026 12:05:00 GMT",
+			"Cache-Control: max-age=3000000000")(rw, r)
+	}, func(c *cache.Config) { c.MaxTTL = 100 * 365 * 24 * time.Hour })
 	w.get("/a")
-	w.wantHit(w.get("/a", "Range: bytes=2-3"), "0123456789")
+	for _, test := range []struct {
+		lines  string
+		status int
+		body   string
+		part   string // Content-Range
+	}{
+		{"Range: bytes=2-3", 206, "23", "bytes 2-3/10"},
+		{"Range: bytes=8-", 206, "89", "bytes 8-9/10"},
+		{"Range: bytes=-3", 206, "789", "bytes 7-9/10"},
+		{"Range: bytes=8-20", 206, "89", "bytes 8-9/10"},
+		{"Range: bytes=10-", 416, "", "bytes */10"},
+		{"Range: bytes=1-2,4-5", 200, "0123456789", ""},
+		{"Range: pages=1-2", 200, "0123456789", ""},
+		{"Range: bytes=2-3\nIf-Range: \"v1\"", 206, "23", "bytes 2-3/10"},
+		{"Range: bytes=2-3\nIf-Range: \"v0\"", 200, "0123456789", ""},
+		{"Range: bytes=2-3\nIf-Range: " + lastModified, 206, "23", "bytes 2-3/10"},
+		{"Range: bytes=2-3\nIf-None-Match: \"v1\"", 304, "", ""},
+	} {
+		r := w.get("/a", strings.Split(test.lines, "\n")...)
+		if r.status != test.status || r.body != test.body || r.header.Get("Content-Range") != test.part || !r.isHit() {
+			t.Errorf("%q: %d %q %v", test.lines, r.status, r.body, r.header)
+		}
+		if test.status < 300 && (r.header.Get("Content-Length") != strconv.Itoa(len(r.body)) || r.header.Get("ETag") != `"v1"`) {
+			t.Errorf("%q: %v", test.lines, r.header)
+		}
+		if r.header.Get("Accept-Ranges") != "" {
+			t.Error("the origin never said that it takes ranges")
+		}
+	}
+	if r := w.do(http.MethodHead, "/a", "Range: bytes=2-3"); r.status != 200 || r.header.Get("Content-Length") != "10" {
+		t.Errorf("HEAD: %d %v", r.status, r.header)
+	}
+	w.wantFetches(1)
 }
 
 func TestRequest_Directives(t *testing.T) {
@@ -217,7 +259,7 @@ func TestRequest_Directives(t *testing.T) {
 func TestRequest_NoCacheIsHonouredWhereNothingIsProven(t *testing.T) {
 	upstream := httptest.NewServer(counted())
 	defer upstream.Close()
-	c := newCache(t, upstream.URL, cache.Unwatched{})
+	c := newCache(t, upstream.URL, cache.NewUnwatched())
 	get := func(lines ...string) string {
 		r := httptest.NewRequest(http.MethodGet, "/a", nil)
 		for _, line := range lines {

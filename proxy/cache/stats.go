@@ -13,9 +13,20 @@ type Stats struct {
 	Stale     map[string]uint64 `json:"stale"`     // misses answered with what is not fresh, by reason
 	Coalesced uint64            `json:"coalesced"` // misses answered by another request's fetch
 	Waiting   int64             `json:"waiting"`   // requests that wait for another's fetch now
+	CutOff    uint64            `json:"cut_off"`   // answers broken off because their clients stood still while others waited for the rest
+	Leases    map[string]uint64 `json:"leases"`    // fetches that processes agree about, by what came of that here
 	Bypassed  map[string]uint64 `json:"bypassed"`  // requests that passed the cache by, by reason
 	Refused   map[string]uint64 `json:"refused"`   // responses that were not stored, by reason
 	Stored    uint64            `json:"stored"`
+
+	// Compressed counts the compressed forms made of what is stored, and by how
+	// many bytes they are shorter.
+	Compressed      uint64 `json:"compressed"`
+	CompressedSaved uint64 `json:"compressed_saved_bytes"`
+
+	// Invalidated counts the URLs and groups that answers to unsafe requests made
+	// stale.
+	Invalidated uint64 `json:"invalidated"`
 
 	// Turned counts, by table, the requests that would have been hits if no row
 	// of it had changed.
@@ -41,7 +52,11 @@ type Load struct {
 // counters are what Stats is read from, beside those of routes.
 type counters struct {
 	misses, stale, bypassed, refused, turned tally
+	leases                                   tally
 	coalesced, stored, failed, writeWaits    atomic.Uint64
+	invalidated                              atomic.Uint64
+	cutOff                                   atomic.Uint64
+	compressed, saved                        atomic.Uint64
 	waiting                                  atomic.Int64
 	hitTimes, missTimes                      durations
 }
@@ -54,9 +69,14 @@ func (c *Cache) Stats() Stats {
 		Stale:              c.count.stale.read(),
 		Coalesced:          c.count.coalesced.Load(),
 		Waiting:            c.count.waiting.Load(),
+		CutOff:             c.count.cutOff.Load(),
+		Leases:             c.count.leases.read(),
 		Bypassed:           c.count.bypassed.read(),
 		Refused:            c.count.refused.read(),
 		Stored:             c.count.stored.Load(),
+		Compressed:         c.count.compressed.Load(),
+		CompressedSaved:    c.count.saved.Load(),
+		Invalidated:        c.count.invalidated.Load(),
 		Turned:             c.count.turned.read(),
 		Fetches:            c.fetches.gauge.read(),
 		Writes:             c.writes.gauge.read(),

@@ -41,6 +41,7 @@ func serve(t *testing.T, upstream http.HandlerFunc, do func(*origin.Origin)) {
 	o, err := origin.New(origin.Config{Upstream: "http://upstream", Timeout: 10 * time.Second, Dial: conns.dial})
 	must(t, err)
 	do(o)
+	synctest.Wait() // for a connection that is still being made
 	o.Close()
 	must(t, server.Close())
 }
@@ -58,6 +59,16 @@ func newBubble(t *testing.T, o *origin.Origin, changes []change, test func(*bubb
 	must(t, err)
 	test(b)
 	memory.Close()
+}
+
+// serveUnwatched is a bubble without a database.
+func serveUnwatched(t *testing.T, upstream http.HandlerFunc, do func(get func(lines ...string) reply)) {
+	serve(t, upstream, func(o *origin.Origin) {
+		unwatched := func(c *cache.Config) { c.Truth = cache.NewUnwatched() }
+		newBubble(t, o, []change{unwatched}, func(b *bubble) {
+			do(func(lines ...string) reply { return b.get(b.t.Context(), "/a", lines...) })
+		})
+	})
 }
 
 // pipes is a net.Listener and a dialer of it.

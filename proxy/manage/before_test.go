@@ -37,3 +37,37 @@ func TestBefore_TheTokenStaysHere(t *testing.T) {
 		}
 	}
 }
+
+// What Before answers or alters is not answered by anybody before it.
+func TestBefore_SaysWhatConcernsIt(t *testing.T) {
+	m := newProxy(t).manager()
+	m.Prefix, m.Guard = "/properties/", guard.Guard{Token: "a secret"}
+	passed := false
+	front := m.Before(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { passed = r.Header["Authorization"] == nil }))
+	paths := []string{"/properties/redis-metrics/static/app.css", "/properties/", "/properties/1/", "/other/", "/properties", "/other/cache-status/"}
+	for _, op := range operations {
+		if op.name != "" {
+			paths = append(paths, m.Prefix+op.name, m.Prefix+op.name+"/")
+		}
+	}
+	concerned := 0
+	for _, path := range paths {
+		r := httptest.NewRequest(http.MethodOptions, path, nil) // which no operation is asked by
+		concerns := m.Concerns(r)
+		passed = false
+		if front.ServeHTTP(httptest.NewRecorder(), r); passed == concerns {
+			t.Errorf("%s passes: %t, and concerns: %t", path, passed, concerns)
+		}
+		if concerns {
+			concerned++
+		}
+	}
+	if concerned != len(paths)-5 {
+		t.Errorf("%d of %q", concerned, paths)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/other/", nil)
+	r.SetBasicAuth("anybody", "a secret")
+	if !m.Concerns(r) {
+		t.Error("the token may go on")
+	}
+}

@@ -83,7 +83,7 @@ func newProxyOn(t *testing.T, url, prefix string, changes ...func(*cache.Config)
 func ordinary(t *testing.T, changes ...func(*cache.Config)) *proxy {
 	t.Helper()
 	url, prefix := sandboxtest.Redis(t)
-	return build(t, url, prefix, cache.Unwatched{}, changes)
+	return build(t, url, prefix, cache.NewUnwatched(), changes)
 }
 
 func build(t *testing.T, url, prefix string, truth cache.Truth, changes []func(*cache.Config)) *proxy {

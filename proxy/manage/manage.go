@@ -183,6 +183,27 @@ func (m *Manager) Before(next http.Handler) http.Handler {
 	})
 }
 
+// Concerns reports whether Before does anything but hand a request to next. It may
+// say so of one that is none of Before's.
+func (m *Manager) Concerns(r *http.Request) bool {
+	if m.Prefix == "" {
+		return false
+	}
+	if len(r.Header["Authorization"]) > 0 {
+		return true // it may have the token
+	}
+	rest, ok := strings.CutPrefix(r.URL.Path, m.Prefix)
+	if !ok {
+		return false
+	}
+	for i := range operations {
+		if name := operations[i].name; name != "" && strings.HasPrefix(rest, name) {
+			return true // such as an asset
+		}
+	}
+	return false
+}
+
 // withSlash sends who forgot the slash at the end to where it is. A POST stays
 // one (RFC 9110, section 15.4.9).
 var withSlash = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

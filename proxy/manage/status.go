@@ -206,7 +206,7 @@ func (s *survey) read(ctx context.Context, look func(context.Context) inRedis) i
 // pageStatus looks at the variants of a page, and at how much there is beside it.
 // The error is about the URL.
 func (m *Manager) pageStatus(ctx context.Context, page string, seen inRedis) (p PageStatus, err error) {
-	key, err := cache.ParseKey(page)
+	key, err := m.Cache.KeyOf(page)
 	if err != nil {
 		return p, err
 	}

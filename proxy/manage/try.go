@@ -57,7 +57,8 @@ func (m *Manager) layers() (all []layer) {
 	if m.Pages != nil {
 		before := m.Pages.Stats()
 		all = append(all, layer{
-			name: cache.Redis.String(), set: m.Pages.Set, get: m.below,
+			name: cache.Redis.String(), get: m.below,
+			set:    func(key cache.Key, page *cache.Page) { m.Pages.Set(key, page, nil) },
 			forget: func(cache.Key) {}, // it expires there
 			why:    func() string { return whyNot(before, m.Pages.Stats()) },
 		})

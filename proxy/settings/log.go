@@ -51,6 +51,9 @@ func NewLogger(c *cli.Context, usual slog.Level) (*slog.Logger, error) {
 	}
 	log := slog.New(&handler{newWriter(c.App.ErrWriter), levels, levels.usual})
 	slog.SetDefault(log)
+	// net/http says by package log what an upstream sent that nobody had asked for,
+	// and quotes it.
+	slog.SetLogLoggerLevel(slog.LevelDebug)
 	return log, nil
 }
 

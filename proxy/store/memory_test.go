@@ -27,7 +27,7 @@ func fill(t *testing.T, memory *store.Memory, pages, size int) {
 	}
 	defer o.Close()
 	config := cache.Defaults()
-	config.Origin, config.Store, config.Truth = o, memory, cache.Unwatched{}
+	config.Origin, config.Store, config.Truth = o, memory, cache.NewUnwatched()
 	c, err := cache.New(config)
 	if err != nil {
 		t.Fatal(err)

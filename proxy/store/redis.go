@@ -34,7 +34,8 @@ const (
 
 // Redis holds pages for all processes that share it, each under the key
 // PREFIXpage:SCHEME://HOST/TARGET. A page expires there when it can be of no use
-// any more.
+// any more. Beside them are leases, by which processes agree on who of them
+// fetches a page (lease.go).
 //
 // Nobody waits for it. A Get has a budget, and after a few that failed in a row
 // it returns at once until Redis answers again (breaker.go). A Set only puts a
@@ -42,8 +43,9 @@ const (
 // written, because the change log lives there too (room.go).
 type Redis struct {
 	client  redis.UniversalClient
-	prefix  string
-	limit   int // bytes of an encoded page
+	prefix  string // of pages
+	leases  string // the prefix of leases
+	limit   int    // bytes of an encoded page
 	budget  time.Duration
 	log     *slog.Logger
 	breaker breaker
@@ -73,6 +75,7 @@ func NewRedis(c RedisConfig) (*Redis, error) {
 	r := &Redis{
 		client:  client,
 		prefix:  c.Prefix + "page:",
+		leases:  c.Prefix + "lease:",
 		limit:   int(c.MaxObject) + headRoom,
 		budget:  c.Budget,
 		log:     c.Log.With("component", "store", "redis", redisurl.Address(c.URL)),
@@ -166,9 +169,21 @@ func (r *Redis) read(ctx context.Context, name string, deadline time.Time) (data
 	return data, min(before.Val(), after.Val()), nil
 }
 
-// Set puts a page in line to be written, in the place of an older one.
-func (r *Redis) Set(key cache.Key, page *cache.Page) {
-	if !r.queue.put(key, page) {
-		r.count.dropped.add(droppedBehind, 1)
+// Set puts a page in line to be written, in the place of an older one. then, if
+// it is not nil, is called once that is done or given up.
+func (r *Redis) Set(key cache.Key, page *cache.Page, then func(written bool)) {
+	w := waiting{key: key, page: page}
+	if then != nil {
+		w.then = append(w.then, then)
+	}
+	if !r.queue.put(w) {
+		r.drop(droppedBehind, w)
+	}
+}
+
+// Delete puts in line that what is under a key be removed.
+func (r *Redis) Delete(key cache.Key) {
+	if w := (waiting{key: key}); !r.queue.put(w) {
+		r.drop(droppedBehind, w)
 	}
 }

@@ -18,7 +18,15 @@ import (
 type watch struct {
 	room  atomic.Int64          // bytes of pages that may be written until the next look
 	clock atomic.Pointer[clock] // nil until the first look
+	until atomic.Int64          // when a page may be tried again that there was no memory for, Unix time in ns
 }
+
+// pausing reports whether nothing is written because there was no memory for it
+// a moment ago.
+func (w *watch) pausing() bool { return time.Now().UnixNano() < w.until.Load() }
+
+// full reports whether no page is written because there is no memory for it.
+func (w *watch) full() bool { return w.pausing() || w.clock.Load() != nil && w.room.Load() <= 0 }
 
 const (
 	lookEvery = 2 * time.Second

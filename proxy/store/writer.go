@@ -17,7 +17,7 @@ type queue struct {
 	wake chan struct{} // holds a value when something changed
 
 	mu     sync.Mutex // guards the following
-	pages  map[cache.Key]*cache.Page
+	pages  map[cache.Key]waiting
 	order  []cache.Key
 	bytes  int
 	closed bool
@@ -33,30 +33,45 @@ const (
 // waiting is a page in line.
 type waiting struct {
 	key  cache.Key
-	page *cache.Page
+	page *cache.Page          // nil to remove what is there
+	then []func(written bool) // told what became of it, or of one in its place
+}
+
+func (w waiting) size() int {
+	if w.page == nil {
+		return 0
+	}
+	return w.page.Size()
+}
+
+func (w waiting) tell(written bool) {
+	for _, then := range w.then {
+		then(written)
+	}
 }
 
 func newQueue() *queue {
-	return &queue{wake: make(chan struct{}, 1), pages: map[cache.Key]*cache.Page{}}
+	return &queue{wake: make(chan struct{}, 1), pages: map[cache.Key]waiting{}}
 }
 
 // put reports whether there was room.
-func (q *queue) put(key cache.Key, page *cache.Page) bool {
+func (q *queue) put(w waiting) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	before := q.pages[key]
-	bytes := q.bytes + page.Size()
-	if before != nil {
-		bytes -= before.Size()
+	before, replaces := q.pages[w.key]
+	bytes := q.bytes + w.size()
+	if replaces {
+		bytes -= before.size()
 	}
-	full := bytes > queueBytes || before == nil && len(q.pages) >= queuePages
+	full := bytes > queueBytes || !replaces && len(q.pages) >= queuePages
 	if q.closed || full && len(q.pages) > 0 {
 		return false
 	}
-	if before == nil {
-		q.order = append(q.order, key)
+	if !replaces {
+		q.order = append(q.order, w.key)
 	}
-	q.pages[key], q.bytes = page, bytes
+	w.then = append(before.then, w.then...)
+	q.pages[w.key], q.bytes = w, bytes
 	q.signal()
 	return true
 }
@@ -68,11 +83,11 @@ func (q *queue) take() (batch []waiting) {
 	bytes := 0
 	for len(q.order) > 0 && len(batch) < batchPages && bytes < batchBytes {
 		key := q.order[0]
-		page := q.pages[key]
+		w := q.pages[key]
 		q.order = q.order[1:]
 		delete(q.pages, key)
-		bytes += page.Size()
-		batch = append(batch, waiting{key, page})
+		bytes += w.size()
+		batch = append(batch, w)
 	}
 	q.bytes -= bytes
 	return batch
@@ -146,10 +161,9 @@ func (r *Redis) ready() bool { return !r.breaker.isOpen() && r.watch.clock.Load(
 // writer is the goroutine that writes.
 type writer struct {
 	*Redis
-	// Once Redis has refused a page for want of memory, all are dropped until
-	// then, and then one is tried; pause doubles while that is refused too. 0
-	// means that the last one was taken.
-	until time.Time
+	// Once Redis has refused a page for want of memory, all are dropped for so
+	// long, and then one is tried; it doubles while that is refused too. 0 means
+	// that the last one was taken.
 	pause time.Duration
 	full  bool // as said last
 }
@@ -161,17 +175,20 @@ const (
 
 // batch writes pages, or drops them.
 func (w *writer) batch(ctx context.Context, pages []waiting) {
+	pages = w.remove(ctx, pages)
 	switch {
-	case w.watch.room.Load() <= 0:
-		w.count.dropped.add(droppedRoom, len(pages))
+	case len(pages) == 0:
 		return
-	case time.Now().Before(w.until):
-		w.count.dropped.add(droppedOOM, len(pages))
+	case w.watch.room.Load() <= 0:
+		w.drop(droppedRoom, pages...)
+		return
+	case w.watch.pausing():
+		w.drop(droppedOOM, pages...)
 		return
 	case w.pause > 0:
 		w.send(ctx, pages[:1])
 		if w.pause > 0 {
-			w.count.dropped.add(droppedOOM, len(pages)-1)
+			w.drop(droppedOOM, pages[1:]...)
 			return
 		}
 		pages = pages[1:]
@@ -179,8 +196,43 @@ func (w *writer) batch(ctx context.Context, pages []waiting) {
 	w.send(ctx, pages)
 }
 
+// remove removes those that are to be removed, which takes no room, and returns
+// the others. One that fails is left there: nothing is wrong with it but that it is
+// older than it could be.
+func (w *writer) remove(ctx context.Context, pages []waiting) (others []waiting) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	pipe := w.client.Pipeline()
+	var name string
+	for _, p := range pages {
+		if p.page != nil {
+			others = append(others, p)
+			continue
+		}
+		name = w.name(p.key)
+		pipe.Unlink(ctx, name)
+		p.tell(false)
+	}
+	if pipe.Len() == 0 {
+		return others
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		w.breaker.failed(name, err)
+	}
+	return others
+}
+
+// drop gives pages up.
+func (r *Redis) drop(reason string, pages ...waiting) {
+	r.count.dropped.add(reason, len(pages))
+	for _, p := range pages {
+		p.tell(false)
+	}
+}
+
 // sent is a page on its way.
 type sent struct {
+	waiting
 	name  string
 	reply *redis.Cmd
 	bytes int
@@ -209,11 +261,11 @@ func (w *writer) send(ctx context.Context, pages []waiting) {
 		case data != nil:
 			name, expires := w.name(p.key), w.watch.clock.Load().at(now).Add(ttl)
 			reply := pipe.Do(ctx, "set", name, data, "pxat", expires.UnixMilli())
-			batch = append(batch, sent{name, reply, len(data)})
+			batch = append(batch, sent{p, name, reply, len(data)})
 		case ttl > 0:
-			w.count.dropped.add(droppedTooLarge, 1)
+			w.drop(droppedTooLarge, p)
 		default:
-			w.count.dropped.add(droppedExpired, 1)
+			w.drop(droppedExpired, p)
 		}
 	}
 	if len(batch) == 0 {
@@ -243,12 +295,13 @@ func (w *writer) arrived(s sent) bool {
 		w.count.bytesWritten.Add(uint64(s.bytes))
 		w.watch.room.Add(-int64(s.bytes + s.bytes/4 + keyOverhead))
 		w.pause = 0
+		s.tell(true)
 		w.say(&w.full, false, "", "Redis takes pages again")
 	case redis.IsOOMError(err):
-		w.count.dropped.add(droppedOOM, 1)
+		w.drop(droppedOOM, s.waiting)
 		w.refused()
 	default:
-		w.count.dropped.add(droppedFailed, 1)
+		w.drop(droppedFailed, s.waiting)
 		return false
 	}
 	return true
@@ -256,11 +309,10 @@ func (w *writer) arrived(s sent) bool {
 
 // refused stops writing for a while.
 func (w *writer) refused() {
-	now := time.Now()
-	if now.Before(w.until) {
+	if w.watch.pausing() {
 		return // another one of the same batch
 	}
 	w.say(&w.full, true, "Redis is full: pages are not written there", "", "try", moreMemory)
 	w.pause = min(max(2*w.pause, firstOOMPause), longestOOMPause)
-	w.until = now.Add(w.pause)
+	w.watch.until.Store(time.Now().Add(w.pause).UnixNano())
 }

@@ -1,11 +1,9 @@
 package rules
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestReduceEncoding(t *testing.T) {
@@ -46,66 +44,6 @@ func TestReduceEncoding(t *testing.T) {
 	if got := ReduceEncoding([]string{"gzip", "br"}); got != "br" {
 		t.Errorf("of two lines: %s", got)
 	}
-}
-
-func TestMembers_KeepQuotedCommasTogether(t *testing.T) {
-	var got []string
-	for name, value := range members([]string{`a, b=1 ,c="x, \", y",`, "", " D = 2 ", `e="open, f`}) {
-		got = append(got, name+"|"+value)
-	}
-	want := []string{"a|", "b|1", `c|x, \", y`, "D|2", `e|"open`, "f|"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q", got)
-	}
-}
-
-func TestNotModified(t *testing.T) {
-	for _, test := range []struct {
-		header http.Header
-		want   bool
-	}{
-		{header(), false},
-		{header(`If-None-Match: "x"`), true},
-		{header(`If-None-Match: W/"x"`), true},
-		{header(`If-None-Match: "y"`), false},
-		{header(`If-None-Match: "a,b", "x"`), true},
-		{header(`If-None-Match: "y"`, `If-None-Match: "x"`), true},
-		{header(`If-None-Match: *`), true},
-		{header(`If-None-Match: x`), false},
-		{header(`If-None-Match: "x`), false},
-		{header("If-Modified-Since: Sun, 22 Nov 2026 12:00:00 GMT"), true},
-		{header("If-Modified-Since: Sun, 22 Nov 2026 12:00:01 GMT"), true},
-		{header("If-Modified-Since: Sun, 22 Nov 2026 11:59:59 GMT"), false},
-		{header("If-Modified-Since: yesterday"), false},
-		// RFC 9110, section 13.1.3: ignored beside If-None-Match.
-		{header(`If-None-Match: "y"`, "If-Modified-Since: Sun, 22 Nov 2026 12:00:00 GMT"), false},
-	} {
-		if got := NotModified(test.header, `"x"`, noon); got != test.want {
-			t.Errorf("%v: %v", test.header, got)
-		}
-	}
-	if NotModified(header(`If-None-Match: ""`), "", time.Time{}) {
-		t.Error("an answer without validators was called unmodified")
-	}
-}
-
-func FuzzCacheControl(f *testing.F) {
-	for _, seed := range []string{"max-age=60", `private="a, b", s-maxage=1`, `=,"`, "max-age=99999999999999999999", `a="\`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, field string) {
-		d := ParseCacheControl([]string{field})
-		for _, got := range []time.Duration{d.MaxAge, d.SMaxAge, d.WhileRevalidate, d.IfError} {
-			if got != Unset && (got < 0 || got > maxDelta*time.Second) {
-				t.Errorf("%q gives %s", field, got)
-			}
-		}
-		// A shared cache must not overlook a directive that stands at the end.
-		if !ParseCacheControl([]string{field + ", no-store"}).NoStore {
-			t.Errorf("no-store is not seen behind %q", field)
-		}
-		ParseTargeted([]string{field})
-	})
 }
 
 func FuzzAcceptEncoding(f *testing.F) {
