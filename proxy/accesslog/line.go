@@ -70,12 +70,16 @@ func pathOf(r *http.Request) string {
 func parameterNames(query string) []string {
 	var names []string
 	for parameter := range strings.SplitSeq(query, "&") {
-		if name, _, ok := strings.Cut(parameter, "="); ok && len(names) < maxNames {
+		if name, value, ok := strings.Cut(parameter, "="); ok && !isPadded(name, value) && len(names) < maxNames {
 			names = append(names, cut(name, maxName))
 		}
 	}
 	return names
 }
+
+// isPadded reports whether what looks like a long name without a value may as well
+// be a key in base64, ?k3yT0...==, whose end is padding.
+func isPadded(name, value string) bool { return len(name) > 16 && strings.Trim(value, "=") == "" }
 
 // withoutQuery is a referer without what may be secret in it; one that is no URL
 // is not written at all.

@@ -245,7 +245,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Context().Err() != nil: // while the layer below was asked
 		sendFailure(w, nobody, missed(f.reason, ""))
 	case q.asks.OnlyIfCached:
-		sendFailure(w, &origin.Failure{Status: http.StatusGatewayTimeout, Err: errNotCached}, forwarded{detail: "only-if-cached"})
+		sendFailure(w, notCached, forwarded{detail: "only-if-cached"})
 	case q.asks.NoStore:
 		c.bypassed(w, r, view, c.fetches, forwarded{why: "request", detail: "no-store"})
 	case len(r.Header["Range"]) > 0:
@@ -278,7 +278,11 @@ func (c *Cache) off() bool {
 	return catalog != nil && catalog.Off
 }
 
-var errNotCached = errors.New("only-if-cached, and there is no fresh answer")
+// notCached answers who asks for what is stored alone (RFC 9111, section 5.2.1.7).
+var notCached = &origin.Failure{
+	Status: http.StatusGatewayTimeout, Err: errors.New("only-if-cached, and there is no fresh answer"),
+	Advice: "Nothing fresh is stored for this request, and only-if-cached asks for nothing else. Ask without it.",
+}
 
 func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, limit *limiter, how forwarded) {
 	reason := how.detail
@@ -290,14 +294,16 @@ func (c *Cache) bypassed(w http.ResponseWriter, r *http.Request, v origin.View, 
 }
 
 // put stores an entry under a key, unless it can be of no use by now. written is
-// told whether it is in the layer below, when it is there or will not be.
+// told whether it is in the layer below, when it is there or will not be; it may be nil.
 func (c *Cache) put(key Key, e *Entry, written func(bool)) {
 	mu := c.lock(key)
 	mu.Lock()
 	defer mu.Unlock()
 	now := time.Now()
 	if !now.Before(e.forgotten(c.tolerance)) {
-		written(false)
+		if written != nil {
+			written(false)
+		}
 		return
 	}
 	c.adopt(key, e)

@@ -2,7 +2,9 @@ package cache
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -59,7 +61,7 @@ var asIs forms
 // process to another, and parts of two of them must not be put together.
 func (c *Cache) form(q *request, e *Entry) *Entry {
 	f := e.forms.Load()
-	if c.compressor == nil || f == &asIs || len(q.header["Range"]) > 0 {
+	if c.compressor == nil || f == &asIs || len(q.header["Range"]) > 0 || q.asks.NoTransform {
 		return e
 	}
 	coding := slices.Index(codings[:], rules.ReduceEncoding(q.header["Accept-Encoding"]))
@@ -182,6 +184,12 @@ func (e *Entry) compressed(coding string, body []byte) *Entry {
 			continue // they are of other bytes (RFC 9530)
 		}
 		form.add(f.name, f.values)
+	}
+	if len(form.Values("Etag")) == 0 {
+		// Or its client would ask for the rest of it by the date (RFC 9110, section
+		// 13.1.5), which the entry has too: a part of that must not be put to this.
+		sum := sha256.Sum256(e.body)
+		form.add("Etag", []string{fmt.Sprintf(`W/"%x-%s"`, sum[:12], coding)})
 	}
 	form.add("Content-Encoding", []string{coding})
 	return form

@@ -174,7 +174,7 @@ func TestCompress_AllAnswersSayThatTheyDependOnTheCoding(t *testing.T) {
 }
 
 func TestCompress_AFormHasAnEntityTagOfItsOwn(t *testing.T) {
-	for etag, want := range map[string]string{`"x"`: `"x-gzip"`, `W/"x"`: `W/"x-gzip"`, `""`: `"-gzip"`, "": ""} {
+	for etag, want := range map[string]string{`"x"`: `"x-gzip"`, `W/"x"`: `W/"x-gzip"`, `""`: `"-gzip"`, "": `W/"`} {
 		lines := []string{jsonType, "Last-Modified: Tue, 01 Jan 2002 00:00:00 GMT", "Accept-Ranges: bytes",
 			"Content-Digest: a", "Repr-Digest: b", "Digest: c", "Content-MD5: d", "X-Other: e"}
 		if etag != "" {
@@ -183,7 +183,7 @@ func TestCompress_AFormHasAnEntityTagOfItsOwn(t *testing.T) {
 		inBubble(t, text(list(20, "one"), lines...), []change{compressing}, func(b *bubble) {
 			b.warmed("gzip")
 			h := b.ask("gzip").header
-			if got := h.Get("ETag"); got != want {
+			if got := h.Get("ETag"); got != want && (etag != "" || !strings.HasPrefix(got, want) || !strings.HasSuffix(got, `-gzip"`)) {
 				t.Errorf("%s became %s, want %s", etag, got, want)
 			}
 			for _, name := range []string{"Content-Digest", "Repr-Digest", "Digest", "Content-MD5"} {

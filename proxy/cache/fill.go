@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 	// brings.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	t := &fetch{c: c, q: q, miss: miss, flight: f, client: client, cancel: cancel, abort: aborter(w), release: func() {}}
-	stored := c.askable(&q, time.Now())
+	stored := c.askable(&q)
 	t.evaluates = f != nil || !q.Credentials && (len(stored) > 0 || !c.marks.has(q.key))
 	if t.evaluates {
 		t.asked = stored
@@ -82,12 +83,16 @@ func (c *Cache) fetch(client context.Context, w http.ResponseWriter, r *http.Req
 	t.ask(w, r.WithContext(ctx))
 	if t.again {
 		t.asked = nil
+		delete(w.Header(), origin.RequestID) // of the first
 		t.ask(w, r.WithContext(ctx))
 	}
 }
 
 func (t *fetch) ask(w http.ResponseWriter, r *http.Request) {
 	t.begin()
+	// Judged after the stamp was read: what changed before it is seen here, and what
+	// changes later makes the answer stale from birth.
+	t.asked = slices.DeleteFunc(t.asked, func(e *Entry) bool { return !t.c.canTell(e, time.Now()) })
 	t.c.origin.Forward(w, r, t.q.view, &origin.Exchange{
 		Request:  t.alter,
 		Response: t.answered,
@@ -118,15 +123,17 @@ func (t *fetch) alter(h http.Header) {
 	t.c.require(h)
 	t.q.reduce(h)
 	if t.evaluates {
-		rules.Condition(h, validatorsOf(t.asked))
+		rules.Condition(h, t.validators())
 	}
 }
 
 // reduce leaves of what a client accepts the one thing that it likes best.
 func (q *request) reduce(h http.Header) {
 	h.Set("Accept-Encoding", rules.ReduceEncoding(q.header["Accept-Encoding"]))
-	if reduced := rules.ReduceAccept(q.header["Accept"], q.mediaTypes); reduced != "" {
-		h.Set("Accept", reduced)
+	for _, name := range [...]string{"Accept", "Accept-Language"} {
+		if len(q.header[name]) > 0 {
+			h.Set(name, q.fieldValue(name)) // what it is stored under
+		}
 	}
 }
 
@@ -272,7 +279,7 @@ func (t *fetch) copied(body []byte, err error) {
 		var p provenance
 		if p, refusal = c.prove(t.q.key, t.stamp, t.said); refusal == "" {
 			e.hasProvenance(p, t.began)
-			c.put(t.q.key, e, t.flight.written)
+			c.put(t.q.key, e, t.flight.written())
 			if t.terms.Shared {
 				c.marks.clear(t.q.key)
 			}

@@ -111,6 +111,11 @@ func (c *Cache) elsewhere(q *request, f *flight) (below found) {
 				c.count.leases.add(leaseAnswered)
 				return below
 			}
+			// What changes faster than it is fetched would go from process to process, and
+			// the last wait for all the others.
+			if seen != "" && word(says) == leaseStored {
+				return c.fetchesHere(leaseInVain)
+			}
 		}
 		if has {
 			f.lease = l
@@ -231,10 +236,12 @@ func (l *lease) landed(stored bool) {
 	}
 }
 
-// written ends the lease of a flight whose answer went to the layer below, or
-// did not get there.
-func (f *flight) written(below bool) {
-	if f != nil {
-		f.lease.end(below)
+// written is told whether the flight's answer got to the layer below, and ends the
+// lease. It is nil where there is none: a page may wait long to be written, and with
+// it all that were told of it, who must not hold on to their flights' answers.
+func (f *flight) written() func(below bool) {
+	if f == nil || f.lease == nil {
+		return nil
 	}
+	return f.lease.end
 }

@@ -156,7 +156,7 @@ func TestLease_WhatIsStaleHereIsFetchedHere(t *testing.T) {
 		l.b.db.commit("users")
 		time.AfterFunc(time.Second, func() { close(l.open) })
 		l.want("stale", 2, time.Second, 1020*time.Millisecond, "stored")
-		if l.b.want("2", "detail=memory"); l.b.cache.Stats().Leases["taken"] != 1 {
+		if l.b.want("2", "detail=memory"); l.b.cache.Stats().Leases["in-vain"] != 1 {
 			t.Errorf("%v", l.b.cache.Stats().Leases)
 		}
 	})

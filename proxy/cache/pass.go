@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -59,7 +60,9 @@ func (c *Cache) require(h http.Header) {
 func (c *Cache) passFailed(w http.ResponseWriter, err error, how forwarded) {
 	var f *origin.Failure
 	if errors.As(err, &f) {
-		c.count.failed.Add(1)
+		if f.Status >= 500 && f.Status != http.StatusServiceUnavailable && !errors.Is(err, context.Canceled) { // else it is not the upstream's
+			c.count.failed.Add(1)
+		}
 		sendFailure(w, f, how)
 	}
 }

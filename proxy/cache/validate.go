@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"walcache/proxy/coherence"
@@ -34,16 +35,36 @@ import (
 // of a request, the newest first: those that the client may have, and can read if
 // they are not what it would be answered from anyway. A 304 speaks of a 200 (RFC
 // 9110, section 15.4.5).
-func (c *Cache) askable(q *request, now time.Time) []*Entry {
+//
+// Of a variant for others only a strong entity tag counts, which no two variants
+// have (RFC 9110, section 8.8.1):
+//
+//  1. A page is stored for one tenant, with a Last-Modified. 2. Another tenant
+//     asks, and the upstream is asked for what was modified since. 3. The page of
+//     the second was not, says the 304, and the second gets that of the first.
+func (c *Cache) askable(q *request) []*Entry {
 	page := c.store.Get(q.key)
 	if page == nil {
 		return nil
 	}
 	coding := rules.ReduceEncoding(q.header["Accept-Encoding"])
 	return slices.DeleteFunc(slices.Clone(page.entries), func(e *Entry) bool {
-		encoded := e.value("Content-Encoding")
-		readable := encoded == "" || encoded == coding || e.matches(q)
-		return e.status != http.StatusOK || !e.permits(q) || !readable || !c.canTell(e, now)
+		if e.status != http.StatusOK || !e.permits(q) || !e.validators.Any() {
+			return true
+		}
+		encoded, etag := e.value("Content-Encoding"), e.validators.ETag
+		readable := encoded == "" || encoded == coding
+		tells := etag != "" && !strings.HasPrefix(etag, "W/")
+		return !e.matches(q) && !(readable && tells && !c.isPersonal(e.terms.Vary))
+	})
+}
+
+// isPersonal reports whether answers that vary by some fields are for one user
+// each. A service that counts versions may have one entity tag for all of them,
+// against the rules.
+func (c *Cache) isPersonal(vary []string) bool {
+	return slices.ContainsFunc(vary, func(name string) bool {
+		return name == "Cookie" || name == "Authorization" || slices.Contains(c.privateHeaders, name)
 	})
 }
 
@@ -69,10 +90,14 @@ func (c *Cache) canTell(e *Entry, now time.Time) bool {
 	return v.Date.Sub(v.LastModified) >= while || c.truth.Judge(e.asOf, e.deps, now) == coherence.Fresh
 }
 
-func validatorsOf(entries []*Entry) []rules.Validators {
-	all := make([]rules.Validators, len(entries))
-	for i, e := range entries {
+// validators are those of what is asked about.
+func (t *fetch) validators() []rules.Validators {
+	all := make([]rules.Validators, len(t.asked))
+	for i, e := range t.asked {
 		all[i] = e.validators
+		if !e.matches(&t.q) {
+			all[i].LastModified = time.Time{}
+		}
 	}
 	return all
 }
@@ -84,7 +109,7 @@ func validatorsOf(entries []*Entry) []rules.Validators {
 // The 304 arrives, and what is stored would be fresh as of now. It is as of the
 // stamp from before 1 (fetch.begin), and so stale from birth.
 func (t *fetch) confirms(res *http.Response) bool {
-	selected := rules.Selected(res.Header, validatorsOf(t.asked))
+	selected := rules.Selected(res.Header, t.validators())
 	if len(selected) == 0 {
 		return false
 	}
@@ -212,6 +237,9 @@ func (c *Cache) learn(q *request, e *Entry, h http.Header, began time.Time) {
 		return
 	}
 	received := time.Now()
+	if !c.canTell(e, received) {
+		return // and its Date may not move away from its Last-Modified
+	}
 	h = rules.Freshen(stored, h)
 	terms := c.policy.Terms(q.Asker, rules.Reply{Status: e.status, Header: h, Length: int64(len(e.body)), Framed: true}, began, received)
 	if terms.Refusal != "" {

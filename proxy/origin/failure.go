@@ -16,7 +16,8 @@ import (
 // Failure is why there is no response of the upstream, as a client is told.
 type Failure struct {
 	Status int
-	Err    error // for logs: it may name addresses
+	Err    error  // for logs: it may name addresses
+	Advice string // for the client; "" is the usual one of the status
 }
 
 func (f *Failure) Error() string { return fmt.Sprintf("%d: %v", f.Status, f.Err) }
@@ -57,8 +58,12 @@ func (f *Failure) Write(w http.ResponseWriter) {
 		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(f.Status)
+	text := f.Advice
+	if text == "" {
+		text = advice[f.Status]
+	}
 	// If the client is gone there is nobody left to tell.
-	_, _ = io.WriteString(w, fmt.Sprintf("%d %s\n%s\n", f.Status, http.StatusText(f.Status), advice[f.Status]))
+	_, _ = io.WriteString(w, fmt.Sprintf("%d %s\n%s\n", f.Status, http.StatusText(f.Status), text))
 }
 
 // outage logs that the upstream fails: the first time, then every ten seconds

@@ -87,11 +87,15 @@ const OperatorToken = "X-Walcache-Token"
 func forwardingKind(name string) kind {
 	if strings.Contains(name, "_") {
 		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		if isOurs(name) {
+			return internal
+		}
 	}
 	switch name {
 	case "X-Real-Ip", "X-Forwarded-For":
 		return locates
-	case "Forwarded", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Host":
+	case "Forwarded", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Host",
+		"X-Original-Host", "X-Original-Uri", "X-Script-Name":
 		return replaces
 	case "As-Of-Lsn", "Min-Lsn", "Cache-Groups", "Cache-Group-Invalidation", "Cdn-Cache-Control", OperatorToken, RequestID, traceParent, traceState:
 		return internal
@@ -100,6 +104,18 @@ func forwardingKind(name string) kind {
 		return describes
 	}
 	return passes
+}
+
+// isOurs reports whether a field is one that we act on, alter or store answers by.
+// In another spelling we do not see it, and a service that does would answer what
+// we have not asked: with a 304, in another language, or of another length.
+func isOurs(name string) bool {
+	switch name {
+	case "Transfer-Encoding", "Cache-Control", "User-Agent",
+		"Script-Name", "Path-Info": // which gunicorn takes from who asks at this machine
+		return true
+	}
+	return strings.HasPrefix(name, "Accept-") || strings.HasPrefix(name, "If-") || strings.HasPrefix(name, "Content-")
 }
 
 // setForwarding says how the request came: on the word of a trusted proxy, if

@@ -19,6 +19,7 @@ type Directives struct {
 	NoStore, NoCache, Private, Public bool
 	MustRevalidate, ProxyRevalidate   bool
 	MustUnderstand                    bool
+	NoTransform                       bool
 	OnlyIfCached                      bool
 	// Immutable (RFC 8246) tells a client not to ask again about an answer that
 	// is fresh. This cache never does ask about one; to those who reload in spite
@@ -79,6 +80,8 @@ func (d *Directives) set(name, value string) {
 		d.ProxyRevalidate = true
 	case "must-understand":
 		d.MustUnderstand = true
+	case "no-transform":
+		d.NoTransform = true
 	case "immutable":
 		d.Immutable = true
 	case "only-if-cached":

@@ -7,9 +7,10 @@ import (
 
 // FieldValue is a request's value for a field that Vary names, in a form in
 // which two requests that mean the same are equal more often (RFC 9111,
-// section 4.1): lines are joined, white space around them and around commas
-// goes, Accept-Encoding is reduced to one coding, Accept to one media type if
-// the operator named some, and Accept-Language is written as browsers do.
+// section 4.1): lines are joined, white space around them goes, and in Accept and
+// Accept-Language around commas too; Accept-Encoding is reduced to one coding,
+// Accept to one media type if the operator named some, and Accept-Language is
+// written as browsers do.
 func FieldValue(h http.Header, name string, mediaTypes []string) string {
 	lines := h[name]
 	switch name {
@@ -21,7 +22,7 @@ func FieldValue(h http.Header, name string, mediaTypes []string) string {
 		}
 	}
 	value := combined(lines)
-	if isProse(name) || !strings.Contains(value, ",") && name != "Accept-Language" {
+	if !IsNegotiated(name) || !strings.Contains(value, ",") && name != "Accept-Language" {
 		return value
 	}
 	var buf [256]byte
@@ -50,15 +51,11 @@ func combined(lines []string) string {
 	return strings.Join(trimmed, ", ")
 }
 
-// isProse reports whether a field is no list, though it may have commas: in the
-// values of such every byte counts.
-func isProse(name string) bool {
-	switch name {
-	case "Cookie", "Authorization", "User-Agent", "Referer":
-		return true
-	}
-	return false
-}
+// IsNegotiated reports whether a field is known to be a list in which white space
+// and empty members mean nothing. Of any other every byte counts: what we take for
+// the same, a service may not. These two go upstream as FieldValue has them, so
+// that nobody has the answer to another spelling stored as that to the usual one.
+func IsNegotiated(name string) bool { return name == "Accept" || name == "Accept-Language" }
 
 // appendList appends a list without the white space around its commas, and
 // without its empty members (RFC 9110, section 5.6.1).
@@ -113,7 +110,9 @@ func FieldNames(lines []string) []string {
 	var names []string
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name != "" {
+			// No other space: what is one by Unicode is part of a name that is none,
+			// and who forwards the request leaves in what that does not name.
+			if name = strings.Trim(name, " \t"); name != "" {
 				names = append(names, http.CanonicalHeaderKey(name))
 			}
 		}

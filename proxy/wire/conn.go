@@ -181,7 +181,7 @@ func (c *Conn) fill() error {
 	case n > 0:
 		return nil
 	case !errors.Is(err, os.ErrDeadlineExceeded):
-		return err
+		return c.cutShort(err)
 	case !c.answering && c.w > c.r:
 		c.refuse(SlowHead)
 		return nil
@@ -212,7 +212,21 @@ func (c *Conn) slow(err error) error {
 		c.fail(SlowBody)
 		return c.failed
 	}
-	return err
+	return c.cutShort(err)
+}
+
+// cutShort is what an error of a read is to who reads a body: if the client has
+// ended it before its end, that is the client's doing and nobody else's.
+func (c *Conn) cutShort(err error) error {
+	if c.body.step == ended || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if c.head.length == Chunked {
+		c.fail(Chunk)
+	} else {
+		c.fail(ContentLength)
+	}
+	return c.failed
 }
 
 // deadline is until when more has to come, or zero.

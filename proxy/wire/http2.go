@@ -135,8 +135,11 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	b.watch.begin()
 	defer b.watch.end()
 	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = &Error{SlowBody}
+	case err != nil && err != io.EOF: // it is not of the length that it says, or its client has left
+		err = &Error{ContentLength}
 	}
 	return n, err
 }
