@@ -93,7 +93,7 @@ func newManager(o options, s manage.Sources, proxyAt net.Addr, log *slog.Logger)
 		Prefix: o.manage.prefix,
 		Guard:  guard.Guard{Token: o.admin.Token, Hosts: o.admin.Hosts, Open: o.manage.public, OpenHere: o.manage.trusting, Trusting: o.manage.trusting},
 		Addr:   onThisMachine(proxyAt), Upstream: o.origin.Upstream, APIToken: o.manage.apiToken,
-		RedisURL: o.redis.url, RedisPrefix: o.redis.prefix, Log: log,
+		TLS: o.tls != nil, RedisURL: o.redis.url, RedisPrefix: o.redis.prefix, Log: log,
 	}, s)
 	if err != nil {
 		return nil, fmt.Errorf("--redis-url: %w", err)

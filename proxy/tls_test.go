@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -128,6 +129,42 @@ func TestTLS_HitsByBothVersionsAreTheSame(t *testing.T) {
 	}
 	if !strings.Contains(s.log.String(), "the certificate expires") {
 		t.Errorf("nothing is said of a certificate that expires tomorrow:\n%s", s.log)
+	}
+}
+
+// What is asked of this proxy by itself is asked as clients ask it.
+func TestTLS_WhatIsWarmedIsWhatALoadTestHits(t *testing.T) {
+	cleanEnv(t)
+	files := newCertificateFiles(t)
+	files.issue(1, time.Now().Add(90*24*time.Hour))
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Header.Get("X-Forwarded-Proto"))
+	}))
+	defer service.Close()
+	s := serveWith(t, "--no-coherence", "--upstream", service.URL, "--tls-cert", files.cert, "--tls-key", files.key,
+		"--manage-prefix", "/manage/", "--admin-token", "a secret")
+	ask := func(name, body string) (answer map[string]any) {
+		req, err := http.NewRequest(http.MethodPost, s.admin+"/cache/"+name, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer a secret")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	if r := ask("warm", `{"paths": ["/x"]}`); r["failed"] != 0. {
+		t.Fatal(r)
+	}
+	r := ask("load-test", `{"paths": ["/x"], "requests": 50}`)
+	if hits, _ := r["hits"].(map[string]any); r["failed"] != 0. || hits["memory"] != 50. {
+		t.Error(r)
 	}
 }
 

@@ -2,6 +2,7 @@ package manage
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,8 @@ const (
 // loadTest sends GETs to this proxy, over TCP as clients do, and to nobody else:
 // whatever the Host and the path say, it connects to the proxy's own address.
 type loadTest struct {
-	addr, host, accept    string
+	scheme, addr, host    string
+	accept                string
 	paths                 []string
 	requests, connections int
 	within                time.Duration
@@ -113,7 +115,7 @@ func (m *Manager) readLoad(r *http.Request) (*loadTest, error) {
 		return nil, err
 	}
 	t := &loadTest{
-		addr: m.Addr, paths: a.list("paths", maxLoadPaths), accept: a.text("accept"),
+		scheme: m.scheme(), addr: m.Addr, paths: a.list("paths", maxLoadPaths), accept: a.text("accept"),
 		requests:    a.whole("requests", usualRequests, maxRequests),
 		connections: a.whole("connections", usualConnections, maxConnections),
 		within:      time.Duration(a.whole("seconds", usualSeconds, maxSeconds)) * time.Second,
@@ -171,6 +173,8 @@ func (t *loadTest) run(ctx context.Context) loadResult {
 			return new(net.Dialer).DialContext(ctx, network, t.addr)
 		},
 		MaxIdleConnsPerHost: t.connections, DisableCompression: true,
+		// It is this process that answers, whatever its certificate says.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}
 	defer transport.CloseIdleConnections()
 	tallies := make([]loadTally, t.connections)
@@ -217,7 +221,7 @@ func (t *loadTest) work(ctx context.Context, transport http.RoundTripper) loadTa
 // one sends a request, and reads its answer to the end. The path goes as it is.
 func (t *loadTest) one(ctx context.Context, transport http.RoundTripper, path string, tally *loadTally) error {
 	req := (&http.Request{
-		Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: t.addr, Opaque: path}, Host: t.host,
+		Method: http.MethodGet, URL: &url.URL{Scheme: t.scheme, Host: t.addr, Opaque: path}, Host: t.host,
 		Header: http.Header{"Accept": {t.accept}, "User-Agent": {"walcache-load-test"}},
 	}).WithContext(ctx)
 	began := time.Now()

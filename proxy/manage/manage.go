@@ -47,6 +47,8 @@ type Config struct {
 	// Addr is where clients reach this proxy on this machine, such as
 	// 127.0.0.1:8001: the load test goes there.
 	Addr string
+	// TLS says that clients use https.
+	TLS bool
 	// Upstream is the service's URL, and APIToken what it lets programs write
 	// with; "" if it is not known, and then nothing is written.
 	Upstream, APIToken string

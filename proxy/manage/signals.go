@@ -110,7 +110,7 @@ func (m *Manager) signals(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *Manager) newSignalTest(host, name string) *signalTest {
-	return &signalTest{Manager: m, rows: m.rows(), base: "http://" + host, title: markBegins + name, patience: followWithin}
+	return &signalTest{Manager: m, rows: m.rows(), base: m.scheme() + "://" + host, title: markBegins + name, patience: followWithin}
 }
 
 func passedStatus(passed bool, problem string) int {

@@ -152,7 +152,15 @@ func (m *Manager) pageOf(r *http.Request) string {
 			}
 		}
 	}
-	return "http://" + m.Addr + path
+	return m.scheme() + "://" + m.Addr + path
+}
+
+// scheme is that of the URLs that clients ask for.
+func (m *Manager) scheme() string {
+	if m.TLS {
+		return "https"
+	}
+	return "http"
 }
 
 // someHot is among how many of the most requested pages one is looked for.

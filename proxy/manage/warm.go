@@ -146,7 +146,7 @@ func (j *warming) take(host string, paths, urls []string) error {
 		if err := j.checkPath(path); err != nil {
 			return err
 		}
-		j.urls = append(j.urls, "http://"+host+path)
+		j.urls = append(j.urls, j.scheme()+"://"+host+path)
 	}
 	for _, u := range urls {
 		key, err := cache.ParseKey(u)
